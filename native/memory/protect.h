@@ -1,0 +1,25 @@
+// protect.h: lifts the protection of mappings for the time of a restore.
+#pragma once
+
+#include <vector>
+
+#include "mappings.h"
+
+namespace ckpt {
+
+// Made writable while this lives, as they were when it ends.
+class WritableScope {
+ public:
+  // Mappings that are writable already are left alone. Throws kUnwritable, with everything as it was.
+  explicit WritableScope(const std::vector<Mapping>& mappings);
+  ~WritableScope();
+  WritableScope(const WritableScope&) = delete;
+  WritableScope& operator=(const WritableScope&) = delete;
+
+ private:
+  void restore() noexcept;
+
+  std::vector<Mapping> lifted_;  // page-aligned, with the protection to give back
+};
+
+}  // namespace ckpt

@@ -1,0 +1,14 @@
+// zero.h: makes bytes of this process zero, giving whole pages back where that does it.
+#pragma once
+
+#include <vector>
+
+#include "mappings.h"
+
+namespace ckpt {
+
+// Zeroes `range`; `mappings` are the writable parts that lie under it. Whole pages of private anonymous memory are dropped and come back
+// as zeros when they are touched; the rest is overwritten.
+void zero(Range range, const std::vector<Mapping>& mappings);
+
+}  // namespace ckpt
