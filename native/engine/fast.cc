@@ -1,0 +1,138 @@
+// fast.cc: the fast layout: batches of pieces in copy_map, moved between the process and mapped segments.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "mover.h"
+
+namespace ckpt {
+
+namespace {
+
+constexpr uint32_t kPiecePagesMax = CKPT_PIECE_MAX / kPage;
+
+Range range_of(const ckpt_piece& piece) { return {piece.addr, piece.addr + piece.length}; }
+
+// Cuts runs into pieces of at most `pages` pages that cross no element of a segment. Pages of the process and of the store coincide, so
+// a piece ends on a page of both.
+class Cutter {
+ public:
+  Cutter(const Run* runs, size_t count, uint32_t pages) : run_(runs), end_(runs + count), pages_(pages) {}
+
+  bool next(ckpt_piece& piece) {
+    if (run_ == end_) return false;
+    const uint64_t at = run_->addr + done_;
+    const uint32_t offset = run_->offset + done_;
+    const uint64_t page_end = page_down(at) + pages_ * kPage;
+    const uint32_t to_element = CKPT_VALUE - offset % CKPT_VALUE;
+    const auto length =
+        static_cast<uint32_t>(std::min({page_end - at, uint64_t{run_->length - done_}, uint64_t{to_element}}));
+    piece = {at, run_->slot, offset, length, CKPT_PIECE_NEW, 0, 0};
+    done_ += length;
+    if (done_ == run_->length) run_++, done_ = 0;
+    return true;
+  }
+
+ private:
+  const Run* run_;
+  const Run* end_;
+  const uint32_t pages_;
+  uint32_t done_ = 0;  // bytes of *run_ that are cut already
+};
+
+// The queue of one operation, filled batch after batch. Only this thread triggers it.
+class Queue {
+ public:
+  explicit Queue(const Job& job)
+      : job_(job),
+        header_(bpf::queue_of(job.operation.session(), job.operation.number())),
+        pieces_(bpf::pieces_of(job.operation.session(), job.operation.number())),
+        pages_per_trigger_(job.pages_per_trigger == 0 ? kPiecePagesMax : job.pages_per_trigger) {}
+
+  void run() {
+    Cutter cutter(job_.runs, job_.run_count, std::min(pages_per_trigger_, kPiecePagesMax));
+    for (;;) {
+      uint32_t count = 0;
+      while (count < CKPT_PIECES && cutter.next(pieces_[count])) count++;
+      if (count == 0) return;
+      drain(count);
+    }
+  }
+
+ private:
+  // Moves a batch; pieces whose memory was not there are touched and make the next, smaller batch.
+  void drain(uint32_t count) {
+    for (int tries = 0; count > 0; tries++) {
+      move_batch(count);
+      count = keep_faulted(count);
+      for (uint32_t i = 0; i < count; i++) {
+        if (tries == kTouchLimit)
+          throw error_at(job_.operation.phase() == Phase::kStore ? Code::kUnreadable : Code::kUnwritable, pieces_[i].addr,
+                         "The %u bytes at 0x%llx cannot be reached, though they were touched %d times (the helper returned %d)",
+                         pieces_[i].length, static_cast<unsigned long long>(pieces_[i].addr), kTouchLimit, pieces_[i].error);
+        touch(job_, range_of(pieces_[i]));
+        pieces_[i].state = CKPT_PIECE_NEW;
+      }
+    }
+  }
+
+  void move_batch(uint32_t count) {
+    header_->next = header_->done = header_->failed = 0;
+    header_->count = count;
+    header_->budget = budget(count);
+    int stalled = 0;
+    for (uint32_t seen = 0; seen < count;) {
+      job_.operation.trigger();
+      job_.meter.triggered();
+      const uint32_t done = __atomic_load_n(&header_->done, __ATOMIC_ACQUIRE);
+      if (done == seen) {
+        if (++stalled == kStallLimit) throw_no_progress(pieces_[seen].addr);
+        continue;
+      }
+      stalled = 0;
+      for (; seen < done; seen++) finish(pieces_[seen]);
+      job_.meter.report();
+    }
+  }
+
+  // How many pieces one trigger claims, so that it moves no more pages than it may.
+  uint32_t budget(uint32_t count) const {
+    uint64_t largest = 1;
+    for (uint32_t i = 0; i < count; i++) largest = std::max(largest, range_of(pieces_[i]).pages());
+    return static_cast<uint32_t>(std::clamp<uint64_t>(pages_per_trigger_ / largest, 1, CKPT_BUDGET_MAX));
+  }
+
+  void finish(const ckpt_piece& piece) {
+    switch (piece.state) {
+      case CKPT_PIECE_YOURS:
+        memcpy(reinterpret_cast<void*>(piece.addr), segment_window(piece.slot) + piece.offset, piece.length);
+        [[fallthrough]];
+      case CKPT_PIECE_DONE:
+        job_.meter.moved(range_of(piece));
+        break;
+      case CKPT_PIECE_FAULT:
+        break;
+      default:
+        throw error_at(Code::kInternal, piece.addr, "Piece of %u bytes at 0x%llx, slot %u offset %u, was refused in state %u (%d)",
+                       piece.length, static_cast<unsigned long long>(piece.addr), piece.slot, piece.offset, piece.state, piece.error);
+    }
+  }
+
+  uint32_t keep_faulted(uint32_t count) {
+    if (header_->failed == 0) return 0;
+    ckpt_piece* const end =
+        std::remove_if(pieces_, pieces_ + count, [](const ckpt_piece& piece) { return piece.state != CKPT_PIECE_FAULT; });
+    return static_cast<uint32_t>(end - pieces_);
+  }
+
+  const Job& job_;
+  ckpt_queue* const header_;
+  ckpt_piece* const pieces_;
+  const uint32_t pages_per_trigger_;
+};
+
+}  // namespace
+
+void move_fast(const Job& job) { Queue(job).run(); }
+
+}  // namespace ckpt

@@ -1,0 +1,45 @@
+// meter.h: counts what an operation has moved, and tells the observer.
+#pragma once
+
+#include "clock.h"
+#include "engine.h"
+
+namespace ckpt {
+
+class Meter {
+ public:
+  Meter(Phase phase, Observer* observer, uint64_t total_pages, uint64_t total_bytes)
+      : observer_(observer), progress_{phase, 0, 0, 0, total_pages, 0, total_bytes} {}
+
+  void triggered() { costs_.triggers++; }
+  void retried() { costs_.retries++; }
+
+  void moved(Range piece) {
+    progress_.address = piece.start;
+    progress_.done_pages += piece.pages();
+    progress_.done_bytes += piece.bytes();
+    unreported_ = true;
+  }
+
+  // After each trigger. Whatever the observer throws goes through.
+  void report() {
+    if (observer_ == nullptr || !unreported_) return;
+    unreported_ = false;
+    progress_.page = progress_.done_pages - 1;
+    observer_->progress(progress_);
+  }
+
+  bool started() const { return progress_.done_pages > 0; }
+  bool complete() const { return progress_.done_bytes == progress_.total_bytes; }
+
+  Costs costs() const { return {now_ns() - start_ns_, costs_.triggers, costs_.retries}; }
+
+ private:
+  Observer* observer_;
+  Progress progress_;
+  Costs costs_{};
+  bool unreported_ = false;
+  uint64_t start_ns_ = now_ns();
+};
+
+}  // namespace ckpt

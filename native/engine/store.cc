@@ -1,0 +1,130 @@
+// store.cc: see store.h.
+#include "store.h"
+
+#include <mutex>
+
+#include "../memory/headroom.h"
+#include "tables.h"
+
+namespace ckpt {
+
+namespace {
+
+// Makes one segment for a store that lacks `missing` pages. The slow part, an RCU grace period, runs without the lock.
+void add_segment(const Operation& operation, uint64_t missing) {
+  Arena& arena = operation.arena();
+  uint32_t slot, pages;
+  {
+    const std::lock_guard<Lock> guard(arena.lock);
+    pages = segment_size(arena.pool, missing);
+    slot = pool_reserve(arena.pool);
+  }
+  try {
+    segment_make(operation.session(), slot, arena.pool.segments[slot], pages);
+  } catch (...) {
+    const std::lock_guard<Lock> guard(arena.lock);
+    pool_abandon(arena.pool, slot);
+    throw;
+  }
+  const std::lock_guard<Lock> guard(arena.lock);
+  pool_publish(arena.pool, slot);
+}
+
+// Throws kNoRoom if `pages` more would pass Settings::max_bytes. Under the lock.
+void require_ceiling(const Arena& arena, uint64_t pages) {
+  const uint64_t ceiling = arena.settings.max_bytes, live = live_bytes(arena), need = pages * kPage;
+  if (ceiling == 0 || live + need <= ceiling) return;
+  throw error(Code::kNoRoom, "The checkpoint needs %llu bytes; %llu are held by live checkpoints, and maxBytes is %llu",
+              static_cast<unsigned long long>(need), static_cast<unsigned long long>(live), static_cast<unsigned long long>(ceiling));
+}
+
+// Elements of the seed layout cost about twice their bytes: each is a kmalloc of 8 KiB.
+constexpr uint64_t kSeedElementBytes = 2 * kPage;
+
+void delete_elements(const bpf::Session& session, uint64_t image, const Run* runs, size_t count) {
+  std::vector<uint64_t> pages;
+  constexpr size_t kAtOnce = 16384;
+  for (size_t i = 0; i < count; i++)
+    for (uint64_t at = page_down(runs[i].addr); at < runs[i].range().end; at += kPage) {
+      pages.push_back(at);
+      if (pages.size() < kAtOnce) continue;
+      bpf::delete_pages(session, image, pages);
+      pages.clear();
+    }
+  bpf::delete_pages(session, image, pages);
+}
+
+}  // namespace
+
+uint64_t live_bytes(const Arena& arena) { return (arena.pool.live_pages + arena.seed_pages) * kPage; }
+
+PageStore::PageStore(const Operation& operation, uint64_t pages) : arena_(operation.arena()) {
+  for (bool checked = false;;) {
+    uint64_t missing;
+    {
+      const std::lock_guard<Lock> guard(arena_.lock);
+      retire_discarded(arena_);
+      require_ceiling(arena_, pages);
+      if (pool_take(arena_.pool, pages, extents_)) return;
+      missing = pages - arena_.pool.free_pages;
+      if (!checked) missing = pool_shortage(arena_.pool, pages) / kPage;
+    }
+    if (!checked) {
+      require_headroom(missing * kPage);
+      checked = true;
+      continue;
+    }
+    add_segment(operation, missing);
+  }
+}
+
+PageStore::~PageStore() {
+  if (kept_) return;
+  const std::lock_guard<Lock> guard(arena_.lock);
+  pool_give(arena_.pool, extents_.data(), extents_.size());
+}
+
+SeedStore::SeedStore(const Operation& operation, uint64_t image, const std::vector<Run>& runs, uint64_t pages)
+    : operation_(operation), image_(image), runs_(runs), pages_(pages) {
+  Arena& arena = operation.arena();
+  require_headroom(pages * kSeedElementBytes);
+  for (;;) {
+    {
+      const std::lock_guard<Lock> guard(arena.lock);
+      retire_discarded(arena);
+      require_ceiling(arena, pages);
+      if (arena.seed_pages + arena.seed_retired_pages + pages <= CKPT_SEED_PAGES) {
+        arena.seed_pages += pages;
+        return;
+      }
+    }
+    if (!sweep_seed_image(arena))
+      throw error(Code::kNoRoom, "The seed layout holds at most %u pages (1 GiB) in all, and the checkpoint has %llu; use layout 'fast'",
+                  CKPT_SEED_PAGES, static_cast<unsigned long long>(pages));
+  }
+}
+
+SeedStore::~SeedStore() {
+  if (kept_) return;
+  delete_elements(operation_.session(), image_, runs_.data(), runs_.size());
+  const std::lock_guard<Lock> guard(operation_.arena().lock);
+  operation_.arena().seed_pages -= pages_;
+}
+
+bool sweep_seed_image(Arena& arena) {
+  const bpf::Session& session = arena.sessions[static_cast<size_t>(Layout::kSeed)].session;
+  const std::lock_guard<Lock> slow(arena.slow_lock);  // one sweeper at a time
+  Image* found = nullptr;
+  {
+    const std::lock_guard<Lock> guard(arena.lock);
+    if (arena.retired_images == 0) return false;
+    for (uint32_t i = 0; i < arena.image_used && found == nullptr; i++)
+      if (arena.images[i].state == ImageState::kRetired) found = &arena.images[i];
+  }
+  delete_elements(session, found->id, found->runs, found->run_count);
+  const std::lock_guard<Lock> guard(arena.lock);
+  free_image(arena, *found);
+  return true;
+}
+
+}  // namespace ckpt
