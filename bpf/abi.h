@@ -30,6 +30,7 @@
  */
 #define CKPT_TAG_OURS		(1ull << 31)
 #define CKPT_TAG_WALK		(1ull << 16)	/* openat: record the VMAs too */
+#define CKPT_TAG_YOURS		(1ull << 17)	/* access: leave a restore's bytes to user space even where the kernel may write */
 #define CKPT_TAG(nonce, flags, op) (((__u64)(nonce) << 32) | CKPT_TAG_OURS | (flags) | (__u64)(op))
 #define CKPT_TAG_OP(tag)	((__u32)(tag) & 0xffffu)
 #define CKPT_TAG_NONCE(tag)	((__u32)((__u64)(tag) >> 32))
@@ -60,10 +61,10 @@ struct ckpt_mapping {
 };
 
 enum ckpt_walk {
-	CKPT_WALK_NONE,		/* not asked for, or this kernel has no walk: user space fills the entry */
-	CKPT_WALK_DONE,		/* every VMA of the task is recorded */
+	CKPT_WALK_NONE,		/* not asked for, no walk on this kernel, or no room for so many: user space looks for itself */
+	CKPT_WALK_DONE,		/* every VMA of the task is recorded, and mappings == map_count */
 	CKPT_WALK_MORE,		/* ran out of chunks or of steps: open the marker again, it goes on at next_addr */
-	CKPT_WALK_BUSY,		/* mmap_lock was taken: nothing is known, open the marker again */
+	CKPT_WALK_BUSY,		/* mmap_lock was taken, or the layout changed meanwhile: nothing is known, open the marker again */
 	CKPT_WALK_FAULT,	/* a VMA could not be read: nothing is known */
 };
 
@@ -107,7 +108,7 @@ struct ckpt_queue {
 enum ckpt_piece_state {
 	CKPT_PIECE_NEW,
 	CKPT_PIECE_DONE,	/* moved */
-	CKPT_PIECE_YOURS,	/* restore without the kernel writer: claimed, user space moves it */
+	CKPT_PIECE_YOURS,	/* restore by the user writer: claimed, user space moves it */
 	CKPT_PIECE_FAULT,	/* the process's memory was not there: touch it and queue the piece again */
 	CKPT_PIECE_BAD,		/* no such slot, or length and offset make no sense: a bug, never skipped */
 };
@@ -125,12 +126,14 @@ struct ckpt_piece {
 /*
  * Seed layout. data_map: hash, ckpt_page_key -> CKPT_PAGE bytes. copy_map: mmapable array of CKPT_PAGE-byte elements, two for each
  * operation: the control page below, then the bounce buffer that every page passes through. The runs to move stand as
- * mappings in the operation's entry of store_map (restore_map), put there by user space after the walk.
+ * mappings in the operation's entry of store_map (restore_map), put there by user space after the walk. One thread at a time triggers
+ * an operation: its bounce buffer has no lock.
  */
 #define CKPT_PAGE		4096u
 #define CKPT_SEED_CTL(op)	((op) * 2u)
 #define CKPT_SEED_BOUNCE(op)	((op) * 2u + 1u)
-#define CKPT_SEED_PAGES		(256u << 10)	/* entries of data_map: 1 GiB */
+#define CKPT_SEED_PAGES		(256u << 10)	/* entries of data_map: 1 GiB, ... */
+#define CKPT_SEED_PREALLOCATED	(32u << 10)	/* ... or 128 MiB before 6.1, where all are paid for when it is made */
 
 struct ckpt_page_key {
 	__u64 image;	/* never repeats within a process */
@@ -146,7 +149,7 @@ struct ckpt_seed {
 	__u64 addr;	/* the last piece: where */
 	__u32 length;	/* ... and its bytes */
 	__u32 state;	/* enum ckpt_piece_state of the last piece; FAULT, BAD and NEW leave the cursor where it was */
-	__s32 error;	/* what the helper returned: -ENOMEM and -E2BIG are data_map's, -ENOENT: no such element */
+	__s32 error;	/* what the helper returned: -ENOMEM (may pass) and -E2BIG (full) are data_map's, -ENOENT: no such element */
 	__u32 armed;	/* as in ckpt_queue */
 };
 
