@@ -82,7 +82,7 @@ class Queue {
     header_->budget = budget(count);
     int stalled = 0;
     for (uint32_t seen = 0; seen < count;) {
-      job_.operation.trigger();
+      job_.operation.trigger(job_.kernel_writer);
       job_.meter.triggered();
       const uint32_t done = __atomic_load_n(&header_->done, __ATOMIC_ACQUIRE);
       if (done == seen) {

@@ -31,9 +31,7 @@ class Operation {
   bool seed() const { return layout_ == Layout::kSeed; }
 
   // Triggers once.
-  void trigger() const {
-    bpf::trigger(slot_.session, phase_, number_);
-  }
+  void trigger(bool kernel_writer) const { bpf::trigger(slot_.session, phase_, number_, !kernel_writer); }
 
  private:
   void open_marker(bool walk);

@@ -98,8 +98,12 @@ bool use_kernel_writer(Writer writer, const bpf::Session& session) {
 }
 
 void map_segments(Arena& arena, const Image& image) {
-  const std::lock_guard<Lock> guard(arena.lock);
-  for (uint32_t i = 0; i < image.extent_count; i++) segment_map(image.extents[i].slot, arena.pool.segments[image.extents[i].slot]);
+  for (uint32_t i = 0; i < image.extent_count; i++) {
+    const uint32_t slot = image.extents[i].slot;
+    if (segment_mapped(arena.pool.segments[slot])) continue;
+    const std::lock_guard<Lock> slow(arena.slow_lock);
+    segment_map(slot, arena.pool.segments[slot]);
+  }
 }
 
 // Zeros come first: what a grown region gained may be part of another region's bytes.

@@ -53,7 +53,7 @@ class PagePump {
     int stalled = 0, touched = 0, starved = 0;
     for (;;) {
       control_->state = CKPT_PIECE_NEW;
-      job_.operation.trigger();
+      job_.operation.trigger(job_.kernel_writer);
       job_.meter.triggered();
       if (__atomic_load_n(&control_->moved, __ATOMIC_ACQUIRE) != before) break;
       if (control_->state == CKPT_PIECE_FAULT) {

@@ -140,10 +140,12 @@ void pool_withdraw(Pool& pool, uint32_t slot) {
   pool.outer_map_updates++;
 }
 
+bool segment_mapped(const Segment& segment) { return __atomic_load_n(&segment.mapped, __ATOMIC_ACQUIRE); }
+
 void segment_map(uint32_t slot, Segment& segment) {
-  if (segment.mapped) return;
+  if (segment_mapped(segment)) return;
   map_window(segment_window(slot), segment.pages * kPage, PROT_READ, segment.fd);
-  segment.mapped = true;
+  __atomic_store_n(&segment.mapped, true, __ATOMIC_RELEASE);
 }
 
 const char* segment_window(uint32_t slot) { return reinterpret_cast<const char*>(kSegmentWindows + slot * kSegmentBytesMax); }

@@ -63,7 +63,9 @@ uint32_t pool_surplus(const Pool& pool, uint64_t keep);
 // Takes a wholly free segment out of the pool; its state is kMaking.
 void pool_withdraw(Pool& pool, uint32_t slot);
 
-// Maps the segment into user space, where it is not yet. 70 us per MiB: page tables are filled at once.
+// Whether a segment that an image holds pages of is mapped; needs no lock.
+bool segment_mapped(const Segment& segment);
+// Maps it, if it is not, under the lock that segment_free() is called under. 70 us per MiB: the page tables are filled at once.
 void segment_map(uint32_t slot, Segment& segment);
 
 // Pages of the next segment, given that `short_pages` are missing: what is asked for if that is much, else room to grow.
