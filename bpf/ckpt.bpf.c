@@ -29,7 +29,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, CKPT_OPS * CKPT_EXTENT);
+	__uint(max_entries, CKPT_COPY_ELEMENTS);
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(struct ckpt_piece));
 } copy_map SEC(".maps");

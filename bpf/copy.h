@@ -17,15 +17,15 @@ static __always_inline long copy_exactly(void *element, __u64 addr, __u32 size, 
 }
 
 /* `most` is a power of two. ((length - 1) & (most - 1)) + 1 is the length, and within 1 .. most for every verifier to see. */
-#define COPY_AT_ONCE(most)									\
-	if (length <= (most) && offset <= element_size - (most)) {				\
-		__u64 from = offset, size = length - 1;						\
-												\
-		barrier_var(from);								\
-		barrier_var(size);								\
-		size = (size & ((most) - 1)) + 1;						\
-		if (from <= element_size - (most))						\
-			return copy_exactly(element + from, addr, size, direction);		\
+#define COPY_AT_ONCE(most)                                                          \
+	if (length <= (most) && offset <= element_size - (most)) {                  \
+		__u64 from = offset, size = length - 1;                             \
+                                                                                    \
+		barrier_var(from);                                                  \
+		barrier_var(size);                                                  \
+		size = (size & ((most)-1)) + 1;                                     \
+		if (from <= element_size - (most))                                  \
+			return copy_exactly(element + from, addr, size, direction); \
 	}
 
 /*
@@ -37,8 +37,7 @@ static __always_inline long copy_exactly(void *element, __u64 addr, __u32 size, 
  * carried `offset += size` would give the verifier a new state for every subset of bits. Whole pages and the largest pieces take the
  * first way wherever they lie, and what is page-aligned needs few calls of the second.
  */
-static __always_inline long copy(void *element, const __u32 element_size, __u64 offset, __u64 length, __u64 addr,
-				 enum direction direction)
+static __always_inline long copy(void *element, const __u32 element_size, __u64 offset, __u64 length, __u64 addr, enum direction direction)
 {
 	COPY_AT_ONCE(CKPT_PAGE);
 	if (element_size > CKPT_PAGE) {

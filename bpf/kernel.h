@@ -31,17 +31,17 @@ enum {
 	BPF_ANY = 0,
 };
 
-#define ENOENT	2
-#define ENOMEM	12
-#define EBUSY	16
-#define EINVAL	22
+#define ENOENT 2
+#define ENOMEM 12
+#define EBUSY  16
+#define EINVAL 22
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
 /* One read, whatever the other side of a shared map does meanwhile. */
-#define READ_ONCE(x)		(*(const volatile typeof(x) *)&(x))
-#define WRITE_ONCE(x, value)	(*(volatile typeof(x) *)&(x) = (value))
+#define READ_ONCE(x)	     (*(const volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
 /* What a program on a sys_enter tracepoint gets. Not CO-RE: the kernel builds it for BPF in a struct of its own. */
 struct sys_enter {

@@ -31,7 +31,7 @@ struct ckpt_globals globals;
 
 /* Set before the object is loaded. */
 const volatile __u32 nonce;
-const volatile __u32 kernel_writer;	/* 0: bpf_probe_write_user is dead code that the verifier never sees */
+const volatile __u32 kernel_writer; /* 0: bpf_probe_write_user is dead code that the verifier never sees */
 
 /* What a new entry starts from: too large for the stack. */
 static const struct ckpt_entry blank;
@@ -51,7 +51,7 @@ static __always_inline struct mm_struct *current_mm(void)
 /* A chunk of an operation of the current process. */
 static __always_inline struct ckpt_entry *find_chunk(__u32 phase, __u32 op, __u32 chunk)
 {
-	struct ckpt_key key = { .tgid = current_tgid(), .op = op, .chunk = chunk };
+	struct ckpt_key key = {.tgid = current_tgid(), .op = op, .chunk = chunk};
 
 	if (phase == STORE)
 		return bpf_map_lookup_elem(&store_map, &key);
@@ -61,7 +61,7 @@ static __always_inline struct ckpt_entry *find_chunk(__u32 phase, __u32 op, __u3
 /* The same, made if there is none. Null, and why in *error, if it cannot be made. */
 static __always_inline struct ckpt_entry *make_chunk(__u32 phase, __u32 op, __u32 chunk, long *error)
 {
-	struct ckpt_key key = { .tgid = current_tgid(), .op = op, .chunk = chunk };
+	struct ckpt_key key = {.tgid = current_tgid(), .op = op, .chunk = chunk};
 	struct ckpt_entry *entry = find_chunk(phase, op, chunk);
 
 	if (entry)

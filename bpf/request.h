@@ -4,10 +4,10 @@
 #define CKPT_REQUEST_H
 
 struct request {
-	__u32 phase;	/* enum phase */
+	__u32 phase; /* enum phase */
 	__u32 op;
-	bool walk;	/* the VMAs are to be recorded too */
-	bool yours;	/* user space writes what is restored */
+	bool walk;  /* the VMAs are to be recorded too */
+	bool yours; /* user space writes what is restored */
 };
 
 /*

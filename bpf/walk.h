@@ -6,9 +6,9 @@
 /*
  * What one openat() records at most: the walk runs with preemption disabled, and the list's must be unrolled by the verifier.
  */
-#define ITERATOR_STEPS	8192u
-#define LIST_STEPS	1024u
-#define TREE_DEPTH	64	/* a red-black tree of 65,530 nodes is at most 32 deep */
+#define ITERATOR_STEPS 8192u
+#define LIST_STEPS     1024u
+#define TREE_DEPTH     64 /* a red-black tree of 65,530 nodes is at most 32 deep */
 
 /*
  * Where the next mapping of an operation is recorded. `chunk` is where the one before it went, null if that is not known. Null, and why in

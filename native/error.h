@@ -19,27 +19,26 @@ enum class Code {
   kRegionMoved,  // a region is elsewhere than at its checkpoint
   kRegionShrunk,
   kRegionDetached,
-  kUnmapped,     // memory of the target is no longer mapped
-  kUnreadable,   // a page cannot be read, even after touching it
-  kUnwritable,   // a page cannot be written, even after touching it and lifting its protection
-  kUnknown,      // no such checkpoint in this thread
-  kDisposed,     // the checkpoint was disposed
-  kPoisoned,     // the bytes are half restored
-  kAborted,      // by signal, callback or the end of a Worker
-  kReentrant,    // called from a progress callback
-  kBusy,         // the tracepoint or the operation table is full
-  kNoProgress,   // triggers do not move anything
-  kSecondCopy,   // another copy of the addon owns this process
-  kForked,       // a child made by fork() without exec
-  kInternal,     // a bug of ours or an unexpected refusal of the kernel: the message has the errno
+  kUnmapped,    // memory of the target is no longer mapped
+  kUnreadable,  // a page cannot be read, even after touching it
+  kUnwritable,  // a page cannot be written, even after touching it and lifting its protection
+  kUnknown,     // no such checkpoint in this thread
+  kDisposed,    // the checkpoint was disposed
+  kPoisoned,    // the bytes are half restored
+  kAborted,     // by signal, callback or the end of a Worker
+  kReentrant,   // called from a progress callback
+  kBusy,        // the tracepoint or the operation table is full
+  kNoProgress,  // triggers do not move anything
+  kSecondCopy,  // another copy of the addon owns this process
+  kForked,      // a child made by fork() without exec
+  kInternal,    // a bug of ours or an unexpected refusal of the kernel: the message has the errno
 };
 
 const char* code_name(Code code);
 
 class Error : public std::exception {
  public:
-  Error(Code code, std::string message, uint64_t address = 0)
-      : code_(code), message_(std::move(message)), address_(address) {}
+  Error(Code code, std::string message, uint64_t address = 0) : code_(code), message_(std::move(message)), address_(address) {}
 
   const char* what() const noexcept override { return message_.c_str(); }
   Code code() const noexcept { return code_; }

@@ -124,12 +124,10 @@ void attach_both(Session& session) {
 }  // namespace
 
 size_t copy_bytes(Layout layout) {
-  return layout == Layout::kFast ? size_t{CKPT_OPS} * CKPT_EXTENT * sizeof(ckpt_piece) : size_t{CKPT_OPS} * 2 * CKPT_PAGE;
+  return layout == Layout::kFast ? size_t{CKPT_COPY_ELEMENTS} * sizeof(ckpt_piece) : size_t{CKPT_OPS} * 2 * CKPT_PAGE;
 }
 
-void load(Session& session, Layout layout, const Windows& windows) try {
-  session = load_fresh(layout, windows);
-} catch (const Error&) {
+void load(Session& session, Layout layout, const Windows& windows) try { session = load_fresh(layout, windows); } catch (const Error&) {
   require_support();  // it names the blocker, if one is to be found
   throw;
 }

@@ -27,8 +27,10 @@ uint64_t open_owner() {
   return ++a.owners;
 }
 
-void close_owner(uint64_t owner) {
-  Arena& a = arena();
+void close_owner(uint64_t owner) noexcept {
+  Arena* const ours = find_arena();
+  if (ours == nullptr) return;
+  Arena& a = *ours;
   bool wake;
   {
     const std::lock_guard<Lock> guard(a.lock);
@@ -55,7 +57,9 @@ void dispose(uint64_t owner, Handle handle) {
 }
 
 void discard(uint64_t owner, Handle handle) noexcept {
-  Arena& a = arena_unchecked();
+  Arena* const ours = find_arena();
+  if (ours == nullptr) return;
+  Arena& a = *ours;
   {
     const std::lock_guard<Lock> guard(a.lock);
     if (handle.index >= a.image_used) return;
@@ -75,7 +79,9 @@ Info info(uint64_t owner, Handle handle) {
 }
 
 bool alive(uint64_t owner, Handle handle) noexcept {
-  Arena& a = arena_unchecked();
+  Arena* const ours = find_arena();
+  if (ours == nullptr) return false;
+  Arena& a = *ours;
   const std::lock_guard<Lock> guard(a.lock);
   if (handle.index >= a.image_used) return false;
   const Image& image = a.images[handle.index];

@@ -44,15 +44,15 @@ class Observer {
 enum class Writer : uint32_t { kAuto, kKernel, kUser };
 
 struct Options {
-  Layout layout = Layout::kFast;  // of a capture; a restore follows its image
+  Layout layout = Layout::kFast;   // of a capture; a restore follows its image
   uint32_t pages_per_trigger = 0;  // 0: as many as one trigger may move; the seed layout always moves one
-  Writer writer = Writer::kAuto;  // of a restore
-  Observer* observer = nullptr;   // may be null
+  Writer writer = Writer::kAuto;   // of a restore
+  Observer* observer = nullptr;    // may be null
 };
 
 // What is known of a checkpoint, and what its making cost.
 struct Info {
-  uint64_t id;        // 1, 2, ...; never repeats in this process
+  uint64_t id;  // 1, 2, ...; never repeats in this process
   Layout layout;
   uint64_t bytes;     // of the regions, holes included
   uint64_t pages;     // stored
@@ -72,21 +72,21 @@ struct RestoreInfo {
 };
 
 struct Stats {
-  uint32_t checkpoints;       // alive in the process
-  uint32_t operations;        // under way
-  uint32_t segments;          // inner maps in data_map
-  bool attached;              // any of our programs is attached
-  uint64_t live_bytes;        // of page stores that images hold
-  uint64_t pooled_bytes;      // free in segments kept for the next image
-  uint64_t outer_map_updates; // updates and deletions of data_map entries so far
-  uint64_t triggers;          // so far
+  uint32_t checkpoints;        // alive in the process
+  uint32_t operations;         // under way
+  uint32_t segments;           // inner maps in data_map
+  bool attached;               // any of our programs is attached
+  uint64_t live_bytes;         // of page stores that images hold
+  uint64_t pooled_bytes;       // free in segments kept for the next image
+  uint64_t outer_map_updates;  // updates and deletions of data_map entries so far
+  uint64_t triggers;           // so far
 };
 
 // Takes the arena, or throws kSecondCopy naming the file of the copy that has it. Called once for each thread's environment; returns the
 // owner number to pass below.
 uint64_t open_owner();
 // Disposes of all that an owner still has.
-void close_owner(uint64_t owner);
+void close_owner(uint64_t owner) noexcept;
 
 // Checkpoints the bytes of `regions` (overlaps are fine). Whole or absent: if it throws, nothing of it remains.
 Handle capture(uint64_t owner, const std::vector<Range>& regions, const Options& options);

@@ -25,8 +25,7 @@ class Cutter {
     const uint32_t offset = run_->offset + done_;
     const uint64_t page_end = page_down(at) + pages_ * kPage;
     const uint32_t to_element = CKPT_VALUE - offset % CKPT_VALUE;
-    const auto length =
-        static_cast<uint32_t>(std::min({page_end - at, uint64_t{run_->length - done_}, uint64_t{to_element}}));
+    const auto length = static_cast<uint32_t>(std::min({page_end - at, uint64_t{run_->length - done_}, uint64_t{to_element}}));
     piece = {at, run_->slot, offset, length, CKPT_PIECE_NEW, 0, 0};
     done_ += length;
     if (done_ == run_->length) run_++, done_ = 0;

@@ -54,7 +54,8 @@ uint64_t work(Arena& arena) {
   }
   shrink_pool(arena, keep);
   const std::lock_guard<Lock> guard(arena.lock);
-  const uint64_t now = now_ns(), detach = std::min(detach_deadline(arena, arena.sessions[0], now), detach_deadline(arena, arena.sessions[1], now));
+  const uint64_t now = now_ns(),
+                 detach = std::min(detach_deadline(arena, arena.sessions[0], now), detach_deadline(arena, arena.sessions[1], now));
   const uint64_t next = arena.retired_images > 0 ? now : std::min(detach, shrink_deadline(arena));
   arena.janitor_idle = next == kNever;
   return next;

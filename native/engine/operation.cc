@@ -87,8 +87,10 @@ void Operation::open_marker(bool walk) {
     bpf::open_marker(session(), phase_, number_, walk);
     if (__atomic_load_n(armed, __ATOMIC_ACQUIRE) != before) return;
   }
-  throw error(Code::kNoProgress, "The program on sys_enter_openat does not answer after %d openat() calls; was it detached, or are "
-              "system calls of this process filtered?", kMarkerTries);
+  throw error(Code::kNoProgress,
+              "The program on sys_enter_openat does not answer after %d openat() calls; was it detached, or are "
+              "system calls of this process filtered?",
+              kMarkerTries);
 }
 
 void Operation::walk() {

@@ -52,8 +52,7 @@ void require_mapped(Range range, const std::vector<Mapping>& mappings) {
     if (mapping.start > at) break;
     at = std::max(at, mapping.end);
   }
-  if (at < range.end)
-    throw error_at(Code::kUnmapped, at, "The memory at 0x%llx is not mapped", static_cast<unsigned long long>(at));
+  if (at < range.end) throw error_at(Code::kUnmapped, at, "The memory at 0x%llx is not mapped", static_cast<unsigned long long>(at));
 }
 
 CapturePlan plan_capture(const Operation& operation, const std::vector<Range>& regions) {

@@ -29,8 +29,7 @@ class Restoring {
   static Image& find(Arena& arena, uint64_t owner, Handle handle) {
     const std::lock_guard<Lock> guard(arena.lock);
     Image& image = find_image(arena, owner, handle);
-    if (image.restoring > 0)
-      throw error(Code::kReentrant, "Checkpoint %llu is being restored", static_cast<unsigned long long>(image.id));
+    if (image.restoring > 0) throw error(Code::kReentrant, "Checkpoint %llu is being restored", static_cast<unsigned long long>(image.id));
     image.restoring++;
     return image;
   }
@@ -92,9 +91,12 @@ bool use_kernel_writer(Writer writer, const bpf::Session& session) {
   if (session.kernel_writer || writer == Writer::kAuto) return session.kernel_writer;
   const bpf::Support support = bpf::support();
   if (support.lockdown != "none")
-    throw error(Code::kLockdown, "The kernel writer is not available: this kernel is in lockdown (%s), which refuses bpf_probe_write_user; "
-                "use writer 'user' or 'auto'", support.lockdown.c_str());
-  throw error(Code::kCapability, "The kernel writer is not available: bpf_probe_write_user needs CAP_SYS_ADMIN; use writer 'user' or 'auto'");
+    throw error(Code::kLockdown,
+                "The kernel writer is not available: this kernel is in lockdown (%s), which refuses bpf_probe_write_user; "
+                "use writer 'user' or 'auto'",
+                support.lockdown.c_str());
+  throw error(Code::kCapability,
+              "The kernel writer is not available: bpf_probe_write_user needs CAP_SYS_ADMIN; use writer 'user' or 'auto'");
 }
 
 void map_segments(Arena& arena, const Image& image) {
@@ -135,8 +137,7 @@ RestoreInfo restore(uint64_t owner, Handle handle, const std::vector<Range>& reg
 
   Meter meter(Phase::kRestore, options.observer, image.pages, image.stored);
   try {
-    write_back(target, mappings,
-               {operation, image.id, image.runs, image.run_count, options.pages_per_trigger, kernel_writer, meter});
+    write_back(target, mappings, {operation, image.id, image.runs, image.run_count, options.pages_per_trigger, kernel_writer, meter});
   } catch (...) {
     const std::lock_guard<Lock> guard(a.lock);
     poison(a, image);

@@ -66,8 +66,7 @@ class PagePump {
       }
     }
     const Range piece{control_->addr, control_->addr + control_->length};
-    if (control_->state == CKPT_PIECE_YOURS)
-      memcpy(reinterpret_cast<void*>(piece.start), bounce_ + piece.start % kPage, piece.bytes());
+    if (control_->state == CKPT_PIECE_YOURS) memcpy(reinterpret_cast<void*>(piece.start), bounce_ + piece.start % kPage, piece.bytes());
     job_.meter.moved(piece);
     job_.meter.report();
   }
@@ -88,7 +87,8 @@ class PagePump {
   [[noreturn]] void throw_unreachable() const {
     const uint64_t at = next_piece().start;
     throw error_at(job_.operation.phase() == Phase::kStore ? Code::kUnreadable : Code::kUnwritable, at,
-                   "The page at 0x%llx cannot be reached, though it was touched %d times", static_cast<unsigned long long>(at), kTouchLimit);
+                   "The page at 0x%llx cannot be reached, though it was touched %d times", static_cast<unsigned long long>(at),
+                   kTouchLimit);
   }
 
   // What the next trigger will work on.

@@ -14,9 +14,8 @@ bool overlap(const Range& a, const Range& b) { return a.start < b.end && b.start
 
 bool covers(const Image& outer, const Image& inner) {
   return std::all_of(inner.regions, inner.regions + inner.region_count, [&](const Range& range) {
-    return range.empty() || std::any_of(outer.regions, outer.regions + outer.region_count, [&](const Range& whole) {
-             return whole.start <= range.start && range.end <= whole.end;
-           });
+    return range.empty() || std::any_of(outer.regions, outer.regions + outer.region_count,
+                                        [&](const Range& whole) { return whole.start <= range.start && range.end <= whole.end; });
   });
 }
 

@@ -95,8 +95,8 @@ Headroom memory_headroom() {
 void require_headroom(uint64_t need) {
   const Headroom room = memory_headroom();
   if (need > room.bytes)
-    throw error(Code::kNoRoom, "The checkpoint needs %s of kernel memory, and %s has %s left", mebibytes(need).c_str(),
-                room.limit.c_str(), mebibytes(room.bytes).c_str());
+    throw error(Code::kNoRoom, "The checkpoint needs %s of kernel memory, and %s has %s left", mebibytes(need).c_str(), room.limit.c_str(),
+                mebibytes(room.bytes).c_str());
 }
 
 }  // namespace ckpt

@@ -17,7 +17,8 @@ namespace ckpt {
 
 namespace {
 
-// linux/fs.h of 6.11: commit ed5d583a88a9 ("fs/procfs: implement efficient VMA querying API for /proc/<pid>/maps"). Debian 12 has older headers.
+// linux/fs.h of 6.11: commit ed5d583a88a9 ("fs/procfs: implement efficient VMA querying API for /proc/<pid>/maps"). Debian 12 has older
+// headers.
 struct ProcmapQuery {
   uint64_t size, query_flags, query_addr;
   uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
@@ -75,8 +76,8 @@ std::vector<Mapping> read_mappings() {
     char flags[5], device[32];
     if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*x %31s %" SCNu64, &start, &end, flags, device, &inode) != 5) continue;
     const bool shared = flags[3] == 's';
-    all.push_back({start, end, flags[0] == 'r', flags[1] == 'w', flags[2] == 'x', shared,
-                   !shared && inode == 0 && strcmp(device, "00:00") == 0});
+    all.push_back(
+        {start, end, flags[0] == 'r', flags[1] == 'w', flags[2] == 'x', shared, !shared && inode == 0 && strcmp(device, "00:00") == 0});
   }
   return all;
 }
@@ -86,8 +87,8 @@ std::vector<Mapping> walked_mappings(const std::vector<ckpt_mapping>& walked) {
   all.reserve(walked.size());
   for (const ckpt_mapping& m : walked) {
     const bool shared = (m.flags & 8) != 0;
-    all.push_back({m.start, m.end, (m.flags & 1) != 0, (m.flags & 2) != 0, (m.flags & 4) != 0, shared,
-                   !shared && (m.kind & CKPT_KIND_FILE) == 0});
+    all.push_back(
+        {m.start, m.end, (m.flags & 1) != 0, (m.flags & 2) != 0, (m.flags & 4) != 0, shared, !shared && (m.kind & CKPT_KIND_FILE) == 0});
   }
   return all;
 }

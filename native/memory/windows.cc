@@ -26,8 +26,7 @@ void keep_private(void* at, size_t bytes) {
 
 bool reserve_windows() {
   void* const want = reinterpret_cast<void*>(kArenaBase);
-  void* const got =
-      mmap(want, kReservedBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  void* const got = mmap(want, kReservedBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (got == MAP_FAILED) return false;
   if (got != want) {  // before 4.17 the flag is only a hint
     munmap(got, kReservedBytes);

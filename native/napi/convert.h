@@ -17,9 +17,7 @@ inline Handle to_handle(const Napi::Value& value) {
           static_cast<uint64_t>(object.Get("generation").As<Napi::Number>().Int64Value())};
 }
 
-inline Layout to_layout(const Napi::Value& value) {
-  return value.As<Napi::String>().Utf8Value() == "seed" ? Layout::kSeed : Layout::kFast;
-}
+inline Layout to_layout(const Napi::Value& value) { return value.As<Napi::String>().Utf8Value() == "seed" ? Layout::kSeed : Layout::kFast; }
 
 inline Writer to_writer(const Napi::Value& value) {
   const std::string name = value.As<Napi::String>().Utf8Value();
@@ -54,9 +52,12 @@ inline const char* name_of(Layout layout) { return layout == Layout::kSeed ? "se
 inline const char* name_of(Writer writer) { return writer == Writer::kKernel ? "kernel" : "user"; }
 inline const char* name_of(bpf::Walk walk) {
   switch (walk) {
-    case bpf::Walk::kIterator: return "iterator";
-    case bpf::Walk::kList: return "list";
-    default: return "none";
+    case bpf::Walk::kIterator:
+      return "iterator";
+    case bpf::Walk::kList:
+      return "list";
+    default:
+      return "none";
   }
 }
 

@@ -74,7 +74,7 @@ Arena& arena() {
   return *at_base();
 }
 
-Arena& arena_unchecked() noexcept { return *at_base(); }
+Arena* find_arena() noexcept { return forked || !taken ? nullptr : at_base(); }
 
 void* heap_take(Arena& a, uint64_t bytes) {
   const uint64_t pages = page_up(bytes) / kPage;

@@ -7,10 +7,10 @@
 #include <cstdint>
 
 #include "../bpf/session.h"
-#include "../settings.h"
 #include "../image/image.h"
 #include "../image/pool.h"
 #include "../memory/windows.h"
+#include "../settings.h"
 #include "lock.h"
 
 namespace ckpt {
@@ -40,9 +40,9 @@ struct Arena {
   int pagemap_fd, maps_fd;  // of this process
 
   uint64_t seed_pages, seed_retired_pages;  // elements in the seed session's data_map: of live images, and of retired ones
-  uint32_t image_free;  // head of the list of free table entries
-  uint32_t image_used;  // table entries ever used
-  uint32_t discarded;   // head of the list of images that finalisers gave up
+  uint32_t image_free;                      // head of the list of free table entries
+  uint32_t image_used;                      // table entries ever used
+  uint32_t discarded;                       // head of the list of images that finalisers gave up
   uint32_t live_images, retired_images, poisoned_images;
   uint64_t last_dispose_ns;
   Image images[kImagesMax];
@@ -58,8 +58,8 @@ struct Arena {
 // The arena of this process. Throws kSecondCopy if another copy of this code has it, kForked in a child that has none.
 Arena& arena();
 
-// The arena once arena() has returned: for paths that must not throw.
-Arena& arena_unchecked() noexcept;
+// The same for paths that must not throw: null instead.
+Arena* find_arena() noexcept;
 
 // A block of the arena's heap, page-aligned, not cleared. Both take the lock to be held. Throws kNoRoom.
 void* heap_take(Arena& arena, uint64_t bytes);
