@@ -1,0 +1,84 @@
+// build.mjs: builds what is not up to date: the native side into build/Release, lib/ into dist/.
+//
+//   node scripts/build.mjs                 both
+//   node scripts/build.mjs native|ts       one of them
+//   node scripts/build.mjs addon           the addon without what only the tests need
+//   BUILD_TYPE=Debug                       the native side unstripped and with assertions, into build/Debug
+
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const buildDir = join(root, 'build', 'cmake');
+const type = process.env.BUILD_TYPE ?? 'Release';
+
+function run(command, args) {
+  execFileSync(command, args, { cwd: root, stdio: 'inherit' });
+}
+
+function runNode(script, args) {
+  run(process.execPath, [join(root, 'node_modules', script), ...args]);
+}
+
+/** Whether the build folder was configured, for this build type and at this place: a checkout that was moved or copied is not. */
+function configured() {
+  const cache = join(buildDir, 'CMakeCache.txt');
+  if (!existsSync(cache)) return false;
+  const text = readFileSync(cache, 'utf8');
+  const value = (name) => new RegExp(`^${name}:[A-Z]+=(.*)$`, 'm').exec(text)?.[1];
+  const include = value('CMAKE_JS_INC')?.split(';') ?? [];
+  return (
+    value('CMAKE_HOME_DIRECTORY') === root &&
+    value('CMAKE_CACHEFILE_DIR') === buildDir &&
+    value('CMAKE_BUILD_TYPE') === type &&
+    include.every((folder) => existsSync(folder)) &&
+    ['build.ninja', 'Makefile'].some((file) => existsSync(join(buildDir, file)))
+  );
+}
+
+function buildNative(target) {
+  if (!configured()) {
+    rmSync(buildDir, { recursive: true, force: true });
+    runNode('cmake-js/bin/cmake-js', [
+      'configure',
+      '--log-level',
+      'error',
+      '--config',
+      type,
+      '--out',
+      buildDir,
+      '--CDCMAKE_MESSAGE_LOG_LEVEL=NOTICE',
+    ]);
+  }
+  run('cmake', ['--build', buildDir, '--target', target, '--parallel', String(availableParallelism())]);
+}
+
+/** Removes compiled files whose source is gone, so that neither tests nor the package see them. */
+function sweep(folder = '') {
+  const out = join(root, 'dist', folder);
+  if (!existsSync(out)) return;
+  for (const entry of readdirSync(out, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    const source = join(root, 'lib', path.replace(/(\.d)?\.[jt]s$/, '.ts'));
+    if (entry.isDirectory()) sweep(path);
+    else if (!entry.name.startsWith('.') && !existsSync(source)) rmSync(join(root, 'dist', path));
+  }
+}
+
+function buildTypeScript() {
+  sweep();
+  runNode('typescript/bin/tsc', ['--project', 'tsconfig.build.json']);
+}
+
+const what = process.argv[2];
+try {
+  if (what !== 'ts') buildNative(what === 'addon' ? 'ebpf_ckpt' : 'all');
+  if (what === undefined || what === 'ts') buildTypeScript();
+} catch (error) {
+  // The command has said what is wrong.
+  if (typeof error.status === 'number') process.exit(error.status || 1);
+  throw error;
+}
