@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "../memory/copy.h"
 #include "mover.h"
 
 namespace ckpt {
@@ -104,7 +105,7 @@ class Queue {
   void finish(const ckpt_piece& piece) {
     switch (piece.state) {
       case CKPT_PIECE_YOURS:
-        memcpy(reinterpret_cast<void*>(piece.addr), segment_window(piece.slot) + piece.offset, piece.length);
+        write_back(piece);
         [[fallthrough]];
       case CKPT_PIECE_DONE:
         job_.meter.moved(range_of(piece));
@@ -114,6 +115,16 @@ class Queue {
       default:
         throw error_at(Code::kInternal, piece.addr, "Piece of %u bytes at 0x%llx, slot %u offset %u, was refused in state %u (%d)",
                        piece.length, static_cast<unsigned long long>(piece.addr), piece.slot, piece.offset, piece.state, piece.error);
+    }
+  }
+
+  void write_back(const ckpt_piece& piece) const {
+    void* const to = reinterpret_cast<void*>(piece.addr);
+    const char* const from = segment_window(piece.slot) + piece.offset;
+    if (job_.meter.total_bytes() >= kStreamFrom) {
+      stream_copy(to, from, piece.length);
+    } else {
+      memcpy(to, from, piece.length);
     }
   }
 

@@ -29,7 +29,7 @@ class Meter {
     observer_->progress(progress_);
   }
 
-  bool started() const { return progress_.done_pages > 0; }
+  uint64_t total_bytes() const { return progress_.total_bytes; }
   bool complete() const { return progress_.done_bytes == progress_.total_bytes; }
 
   Costs costs() const { return {now_ns() - start_ns_, costs_.triggers, costs_.retries}; }

@@ -41,6 +41,15 @@ void require_ceiling(const Arena& arena, uint64_t pages) {
 // Elements of the seed layout cost about twice their bytes: each is a kmalloc of 8 KiB.
 constexpr uint64_t kSeedElementBytes = 2 * kPage;
 
+bool take_elements(Arena& arena, uint64_t pages) {
+  const std::lock_guard<Lock> guard(arena.lock);
+  retire_discarded(arena);
+  require_ceiling(arena, pages);
+  if (arena.seed_pages + arena.seed_retired_pages + pages > CKPT_SEED_PAGES) return false;
+  arena.seed_pages += pages;
+  return true;
+}
+
 void delete_elements(const bpf::Session& session, uint64_t image, const Run* runs, size_t count) {
   std::vector<uint64_t> pages;
   constexpr size_t kAtOnce = 16384;
@@ -88,20 +97,11 @@ SeedStore::SeedStore(const Operation& operation, uint64_t image, const std::vect
     : operation_(operation), image_(image), runs_(runs), pages_(pages) {
   Arena& arena = operation.arena();
   require_headroom(pages * kSeedElementBytes);
-  for (;;) {
-    {
-      const std::lock_guard<Lock> guard(arena.lock);
-      retire_discarded(arena);
-      require_ceiling(arena, pages);
-      if (arena.seed_pages + arena.seed_retired_pages + pages <= CKPT_SEED_PAGES) {
-        arena.seed_pages += pages;
-        return;
-      }
-    }
-    if (!sweep_seed_image(arena))
+  // Disposed images hold elements until they are swept: the janitor may be at it, or we are.
+  for (bool swept = true; !take_elements(arena, pages); swept = sweep_seed_image(arena))
+    if (!swept)
       throw error(Code::kNoRoom, "The seed layout holds at most %u pages (1 GiB) in all, and the checkpoint has %llu; use layout 'fast'",
                   CKPT_SEED_PAGES, static_cast<unsigned long long>(pages));
-  }
 }
 
 SeedStore::~SeedStore() {

@@ -65,8 +65,8 @@ start_virtiofsd() {
   fail 99 "virtiofsd does not start: $(tail -n 1 "$work/virtiofsd.log")"
 }
 
-# One host thread for all CPUs: with one each, about every sixth boot of QEMU 7.2 on a busy host saw Node jump into the middle of an
-# instruction of its own freshly compiled code.
+# One host thread for all CPUs: with one each, 3 of 18 boots of QEMU 7.2 on a busy host saw Node crash, once traced to a jump into the middle
+# of an instruction of its own freshly compiled code. With one, none has so far.
 boot() {
   timeout --foreground "${VM_TIMEOUT:-2400}" qemu-system-x86_64 -machine q35 -accel tcg,thread=single,tb-size=512 -cpu max,la57=off -m "$memory" \
     -smp "${VM_CPUS:-2}" -nodefaults -no-user-config -display none -no-reboot -kernel "$image" -initrd "$work/initramfs.gz" \
