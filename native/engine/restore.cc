@@ -3,6 +3,7 @@
 
 #include "../bpf/probe.h"
 #include "../memory/protect.h"
+#include "../memory/touch.h"
 #include "../memory/zero.h"
 #include "mover.h"
 #include "plan.h"
@@ -99,6 +100,13 @@ bool use_kernel_writer(Writer writer, const bpf::Session& session) {
               "The kernel writer is not available: bpf_probe_write_user needs CAP_SYS_ADMIN; use writer 'user' or 'auto'");
 }
 
+// A file may have been truncated under its mapping: a store of ours would then end in SIGBUS. The kernel is asked to fault such pages in
+// before anything changes, and says so instead.
+void require_backed(const std::vector<Mapping>& mappings) {
+  for (const Mapping& mapping : mappings)
+    if (!mapping.anonymous) touch_for_write(mapping.range(), bpf::features().populate);
+}
+
 void map_segments(Arena& arena, const Image& image) {
   for (uint32_t i = 0; i < image.extent_count; i++) {
     const uint32_t slot = image.extents[i].slot;
@@ -133,6 +141,7 @@ RestoreInfo restore(uint64_t owner, Handle handle, const std::vector<Range>& reg
   operation.arm();
   const std::vector<Mapping> mappings = mappings_of(operation, target);
   const WritableScope writable(mappings);
+  require_backed(mappings);
   if (!kernel_writer) map_segments(a, image);
 
   Meter meter(Phase::kRestore, options.observer, image.pages, image.stored);
