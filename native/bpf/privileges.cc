@@ -72,6 +72,8 @@ Error refusal(const char* doing, int number, const std::string& log) {
     case ENOMEM:
     case E2BIG:
     case ENOSPC:
+    case EMFILE:
+    case ENFILE:
       return error(Code::kNoRoom, "%s failed: %s.%s", doing, why.c_str(), tail.c_str());
     default:
       return error(Code::kInternal, "%s failed: %s.%s", doing, why.c_str(), tail.c_str());

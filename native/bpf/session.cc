@@ -192,10 +192,10 @@ void write_entry(const Session& session, Phase phase, uint32_t op, const std::ve
   write_chunk(0);
 }
 
-void delete_entry(const Session& session, Phase phase, uint32_t op) {
+void delete_entry(const Session& session, Phase phase, uint32_t op, bool chunks) {
   // Chunks follow each other without a gap, so the first that is missing ends them.
   const int map = entry_map(session, phase);
-  for (ckpt_key key = chunk_key(session, op, 0); bpf_map_delete_elem(map, &key) == 0;) key.chunk++;
+  for (ckpt_key key = chunk_key(session, op, 0); bpf_map_delete_elem(map, &key) == 0 && chunks;) key.chunk++;
 }
 
 int create_segment(uint32_t values) {
@@ -213,19 +213,18 @@ void clear_slot(const Session& session, uint32_t slot) {
   if (bpf_map_delete_elem(session.data_map, &slot) != 0 && errno != ENOENT) throw refusal("emptying a slot of data_map", errno);
 }
 
-void delete_pages(const Session& session, uint64_t image, const std::vector<uint64_t>& pages) {
-  std::vector<ckpt_page_key> keys;
-  keys.reserve(pages.size());
-  for (const uint64_t page : pages) keys.push_back(ckpt_page_key{image, page});
-
+bool delete_pages(const Session& session, const ckpt_page_key* keys, size_t count) noexcept {
   LIBBPF_OPTS(bpf_map_batch_opts, options);
-  for (size_t done = 0; done < keys.size();) {
-    __u32 count = static_cast<__u32>(keys.size() - done);
-    if (bpf_map_delete_batch(session.data_map, keys.data() + done, &count, &options) == 0) return;
+  for (size_t done = 0; done < count;) {
+    __u32 deleted = static_cast<__u32>(count - done);
+    if (bpf_map_delete_batch(session.data_map, keys + done, &deleted, &options) == 0) return true;
     // It stops at a page that was never stored: past that it goes on.
-    if (errno != ENOENT) throw refusal("deleting the pages of an image", errno);
-    done += count + 1;
+    if (errno != ENOENT) return false;
+    done += deleted + 1;
   }
+  return true;
 }
+
+uint32_t seed_capacity() { return features().map_allocation ? CKPT_SEED_PAGES : CKPT_SEED_PREALLOCATED; }
 
 }  // namespace ckpt::bpf

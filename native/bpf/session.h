@@ -90,8 +90,8 @@ bool read_entry(const Session& s, Phase phase, uint32_t op, ckpt_entry& header, 
 // Puts `mappings` in the operation's entry in place of what the walk recorded (seed layout: the plan). Throws kNoRoom, kInternal.
 void write_entry(const Session& s, Phase phase, uint32_t op, const std::vector<ckpt_mapping>& mappings);
 
-// Deletes the entry and all its chunks; it is no error if there are none.
-void delete_entry(const Session& s, Phase phase, uint32_t op);
+// Deletes the entry, and its chunks if it may have any beyond the header; it is no error if there are none.
+void delete_entry(const Session& s, Phase phase, uint32_t op, bool chunks);
 
 // Segments (fast layout). Makes an array of `values` x CKPT_VALUE bytes; returns its descriptor. Throws kNoRoom, kInternal.
 int create_segment(uint32_t values);
@@ -99,7 +99,9 @@ int create_segment(uint32_t values);
 void set_slot(const Session& s, uint32_t slot, int segment_fd);
 void clear_slot(const Session& s, uint32_t slot);
 
-// Seed layout: deletes an image's elements. `pages` are addresses, multiples of CKPT_PAGE.
-void delete_pages(const Session& s, uint64_t image, const std::vector<uint64_t>& pages);
+// Seed layout: deletes elements; those that are not there are no error. False if the kernel refuses. Allocates nothing.
+bool delete_pages(const Session& s, const ckpt_page_key* keys, size_t count) noexcept;
+// Elements that data_map of the seed layout has room for on this kernel.
+uint32_t seed_capacity();
 
 }  // namespace ckpt::bpf

@@ -16,7 +16,7 @@ namespace {
 // After pages went back to the pool: whether the janitor has to hear of it. Under the lock.
 bool janitor_needed(Arena& a) {
   a.last_dispose_ns = now_ns();
-  return a.janitor_idle || a.retired_images > 0 || a.pool.free_pages * kPage > a.settings.pool_bytes;
+  return a.janitor_idle || a.retired != kNoImage || pool_surplus(a.pool, a.settings.pool_bytes) != kNoSlot;
 }
 
 }  // namespace

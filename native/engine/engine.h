@@ -39,6 +39,8 @@ class Observer {
  public:
   virtual ~Observer() = default;
   virtual void progress(const Progress& progress) = 0;
+  // Called after progress(), before anything within `span` is moved: the place to look whether the memory is still there.
+  virtual void about_to_move(Range span) = 0;
 };
 
 enum class Writer : uint32_t { kAuto, kKernel, kUser };

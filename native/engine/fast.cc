@@ -79,9 +79,10 @@ class Queue {
   void move_batch(uint32_t count) {
     header_->next = header_->done = header_->failed = 0;
     header_->count = count;
-    header_->budget = budget(count);
     int stalled = 0;
     for (uint32_t seen = 0; seen < count;) {
+      header_->budget = budget(seen, count);
+      job_.meter.about_to_move({pieces_[seen].addr, range_of(pieces_[seen + header_->budget - 1]).end});
       job_.operation.trigger(job_.kernel_writer);
       job_.meter.triggered();
       const uint32_t done = __atomic_load_n(&header_->done, __ATOMIC_ACQUIRE);
@@ -95,11 +96,13 @@ class Queue {
     }
   }
 
-  // How many pieces one trigger claims, so that it moves no more pages than it may.
-  uint32_t budget(uint32_t count) const {
-    uint64_t largest = 1;
-    for (uint32_t i = 0; i < count; i++) largest = std::max(largest, range_of(pieces_[i]).pages());
-    return static_cast<uint32_t>(std::clamp<uint64_t>(pages_per_trigger_ / largest, 1, CKPT_BUDGET_MAX));
+  // How many pieces the next trigger claims: as many as have no more pages together than it may move, and at least one.
+  uint32_t budget(uint32_t first, uint32_t count) const {
+    const uint32_t most = std::min<uint32_t>(count - first, CKPT_BUDGET_MAX);
+    uint64_t pages = range_of(pieces_[first]).pages();
+    uint32_t pieces = 1;
+    while (pieces < most && (pages += range_of(pieces_[first + pieces]).pages()) <= pages_per_trigger_) pieces++;
+    return pieces;
   }
 
   void finish(const ckpt_piece& piece) {

@@ -18,6 +18,7 @@ namespace {
 
 constexpr uint64_t kNever = ~uint64_t{0};
 constexpr uint64_t kMillisecond = 1000000;
+constexpr uint64_t kLeastSleep = 10 * kMillisecond;
 
 uint64_t last_use(const Arena& arena) {
   return std::max({arena.sessions[0].last_use_ns, arena.sessions[1].last_use_ns, arena.last_dispose_ns});
@@ -42,10 +43,7 @@ void detach_due(Arena& arena, SessionSlot& slot) {
   detach_if_unused(arena, slot, now - std::min(now, arena.settings.detach_after_ms * kMillisecond));
 }
 
-// One round. Returns when the next one is due.
-uint64_t work(Arena& arena) {
-  while (sweep_seed_image(arena)) continue;
-  for (SessionSlot& slot : arena.sessions) detach_due(arena, slot);
+void shrink_due(Arena& arena) {
   uint64_t keep;
   {
     const std::lock_guard<Lock> guard(arena.lock);
@@ -53,17 +51,39 @@ uint64_t work(Arena& arena) {
     keep = shrink_deadline(arena) <= now_ns() ? 0 : arena.settings.pool_bytes;
   }
   shrink_pool(arena, keep);
+}
+
+// What is due now. A chore that fails, for want of memory or because the kernel refuses, keeps no other from being done; it is tried
+// again at the next round.
+void work(Arena& arena) {
+  const auto chore = [](auto call) {
+    try {
+      call();
+    } catch (const std::exception&) {
+    }
+  };
+  chore([&] {
+    while (sweep_seed_image(arena)) continue;
+  });
+  for (SessionSlot& slot : arena.sessions) chore([&] { detach_due(arena, slot); });
+  chore([&] { shrink_due(arena); });
+}
+
+// When the next round is due. kNever is told to dispose(), which then has to wake us.
+uint64_t next_round(Arena& arena) {
+  constexpr uint64_t kRetry = 100 * kMillisecond;
   const std::lock_guard<Lock> guard(arena.lock);
-  const uint64_t now = now_ns(),
-                 detach = std::min(detach_deadline(arena, arena.sessions[0], now), detach_deadline(arena, arena.sessions[1], now));
-  const uint64_t next = arena.retired_images > 0 ? now : std::min(detach, shrink_deadline(arena));
+  const uint64_t now = now_ns();
+  const bool left_over = arena.retired != kNoImage || pool_surplus(arena.pool, arena.settings.pool_bytes) != kNoSlot;
+  const uint64_t detach = std::min(detach_deadline(arena, arena.sessions[0], now), detach_deadline(arena, arena.sessions[1], now));
+  const uint64_t next = std::min({detach, shrink_deadline(arena), left_over ? now + kRetry : kNever});
   arena.janitor_idle = next == kNever;
   return next;
 }
 
 void sleep_until(Arena& arena, uint32_t seen, uint64_t deadline) {
   if (deadline == kNever) return futex_wait(&arena.janitor_word, seen);
-  const uint64_t now = now_ns(), left = std::max<uint64_t>(deadline > now ? deadline - now : 0, kMillisecond);
+  const uint64_t now = now_ns(), left = std::max<uint64_t>(deadline > now ? deadline - now : 0, kLeastSleep);
   const timespec timeout{static_cast<time_t>(left / 1000000000u), static_cast<long>(left % 1000000000u)};
   futex_wait(&arena.janitor_word, seen, &timeout);
 }
@@ -73,13 +93,8 @@ void* run(void* argument) {
   pthread_setname_np(pthread_self(), "ebpf-ckpt");
   for (;;) {
     const uint32_t seen = __atomic_load_n(&arena.janitor_word, __ATOMIC_ACQUIRE);
-    uint64_t deadline = now_ns() + 1000 * kMillisecond;
-    try {
-      deadline = work(arena);
-    } catch (const std::exception&) {
-      // Out of memory, or the kernel refused: what is left is tried again at the deadline.
-    }
-    sleep_until(arena, seen, deadline);
+    work(arena);
+    sleep_until(arena, seen, next_round(arena));
   }
 }
 
@@ -110,7 +125,6 @@ void janitor_wake(Arena& arena) noexcept {
 }
 
 void shrink_pool(Arena& arena, uint64_t keep) {
-  const std::lock_guard<Lock> slow(arena.slow_lock);
   const bpf::Session& session = arena.sessions[static_cast<size_t>(Layout::kFast)].session;
   for (;;) {
     uint32_t slot;
@@ -120,22 +134,28 @@ void shrink_pool(Arena& arena, uint64_t keep) {
       if (slot == kNoSlot) return;
       pool_withdraw(arena.pool, slot);
     }
-    segment_free(session, slot, arena.pool.segments[slot]);
+    // From here to the end nobody else knows the slot.
+    try {
+      segment_free(session, slot, arena.pool.segments[slot]);
+    } catch (...) {
+      const std::lock_guard<Lock> guard(arena.lock);
+      pool_publish(arena.pool, slot);
+      throw;
+    }
     const std::lock_guard<Lock> guard(arena.lock);
     pool_abandon(arena.pool, slot);
   }
 }
 
-bool detach_if_unused(Arena& arena, SessionSlot& slot, uint64_t unused_since_ns) {
-  const std::lock_guard<Lock> slow(arena.slow_lock);
+void detach_if_unused(Arena& arena, SessionSlot& slot, uint64_t unused_since_ns) {
+  const std::lock_guard<Lock> attaching(slot.attaching);
   {
     const std::lock_guard<Lock> guard(arena.lock);
-    if (!slot.ready || slot.busy != 0 || slot.last_use_ns > unused_since_ns) return false;
-    // Whoever comes now waits for slow_lock and attaches again.
+    if (!slot.ready || slot.busy != 0 || slot.last_use_ns > unused_since_ns) return;
+    // Whoever comes now waits until this is done, and attaches again: the kernel would make it wait too.
     slot.ready = false;
   }
   bpf::detach(slot.session);
-  return true;
 }
 
 }  // namespace ckpt

@@ -9,10 +9,10 @@ namespace ckpt {
 // one when the programs are detached and the pool is empty. Never throws; without a thread, trim() does its work.
 void janitor_wake(Arena& arena) noexcept;
 
-// Frees wholly free segments while the pool keeps more than `keep` bytes. Takes the locks.
+// Frees wholly free segments while the pool keeps more than `keep` bytes. Takes the lock. Throws kInternal.
 void shrink_pool(Arena& arena, uint64_t keep);
 
-// Detaches a session's programs if nothing uses them; true if it did. Takes the locks; slow.
-bool detach_if_unused(Arena& arena, SessionSlot& slot, uint64_t unused_since_ns);
+// Detaches a session's programs if nothing has used them since then. Takes the locks; slow.
+void detach_if_unused(Arena& arena, SessionSlot& slot, uint64_t unused_since_ns);
 
 }  // namespace ckpt

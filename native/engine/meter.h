@@ -21,10 +21,18 @@ class Meter {
     unreported_ = true;
   }
 
+  // Before each trigger. Only a callback of the observer can have changed what is there.
+  void about_to_move(Range span) {
+    if (!reported_) return;
+    reported_ = false;
+    observer_->about_to_move(span);
+  }
+
   // After each trigger. Whatever the observer throws goes through.
   void report() {
     if (observer_ == nullptr || !unreported_) return;
     unreported_ = false;
+    reported_ = true;
     progress_.page = progress_.done_pages - 1;
     observer_->progress(progress_);
   }
@@ -38,7 +46,8 @@ class Meter {
   Observer* observer_;
   Progress progress_;
   Costs costs_{};
-  bool unreported_ = false;
+  bool unreported_ = false;  // something moved since the last report
+  bool reported_ = false;    // the observer was called since the last trigger
   uint64_t start_ns_ = now_ns();
 };
 

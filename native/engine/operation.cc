@@ -43,7 +43,7 @@ bool take_number(Arena& arena, SessionSlot& slot, uint32_t& number) {
 
 void bring_up(Arena& arena, SessionSlot& slot, Layout layout) {
   {
-    const std::lock_guard<Lock> slow(arena.slow_lock);
+    const std::lock_guard<Lock> attaching(slot.attaching);
     if (!slot.session.loaded) bpf::load(slot.session, layout, windows_of(layout));
     bpf::attach(slot.session);
     const std::lock_guard<Lock> guard(arena.lock);
@@ -62,7 +62,7 @@ Operation::Operation(Arena& arena, Layout layout, Phase phase)
 }
 
 Operation::~Operation() {
-  bpf::delete_entry(slot_.session, phase_, number_);
+  bpf::delete_entry(slot_.session, phase_, number_, walked_ || seed());
   __atomic_fetch_sub(&slot_.session.globals->armed, 1, __ATOMIC_SEQ_CST);
   const std::lock_guard<Lock> guard(arena_.lock);
   slot_.busy &= ~(uint64_t{1} << number_);

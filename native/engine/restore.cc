@@ -111,7 +111,7 @@ void map_segments(Arena& arena, const Image& image) {
   for (uint32_t i = 0; i < image.extent_count; i++) {
     const uint32_t slot = image.extents[i].slot;
     if (segment_mapped(arena.pool.segments[slot])) continue;
-    const std::lock_guard<Lock> slow(arena.slow_lock);
+    const std::lock_guard<Lock> mapping(arena.mapping);
     segment_map(slot, arena.pool.segments[slot]);
   }
 }
@@ -122,7 +122,7 @@ void write_back(const Target& target, const std::vector<Mapping>& mappings, cons
   for (const Range& range : target.zeros) {
     under.clear();
     clip_mappings(mappings, range, under);
-    zero(range, under);
+    zero(range, under, job.operation.arena().pagemap_fd, bpf::features().page_scan);
   }
   move(job);
 }
@@ -140,7 +140,7 @@ RestoreInfo restore(uint64_t owner, Handle handle, const std::vector<Range>& reg
   const bool kernel_writer = use_kernel_writer(options.writer, operation.session());
   operation.arm();
   const std::vector<Mapping> mappings = mappings_of(operation, target);
-  const WritableScope writable(mappings);
+  WritableScope writable(mappings);
   require_backed(mappings);
   if (!kernel_writer) map_segments(a, image);
 
@@ -152,9 +152,10 @@ RestoreInfo restore(uint64_t owner, Handle handle, const std::vector<Range>& reg
     poison(a, image);
     throw;
   }
+  writable.end();
   const Costs costs = meter.costs();
   const std::lock_guard<Lock> guard(a.lock);
-  unpoison(a, image);
+  unpoison(a, target.regions);
   image.restores++;
   a.triggers += costs.triggers;
   return {kernel_writer ? Writer::kKernel : Writer::kUser, image.bytes, image.pages, costs.ns, costs.triggers, costs.retries};

@@ -11,8 +11,9 @@ namespace ckpt {
 
 namespace {
 
-// Runs that stand in the entry at once; longer plans go in several parts.
-constexpr size_t kRunsAtOnce = 4096;
+// Runs that stand in the entry at once; longer plans go in several parts. So few that all operations at once fit the smallest store_map,
+// the preallocated one of kernels before 6.1.
+constexpr size_t kRunsAtOnce = 8 * CKPT_CHUNK_MAPPINGS;
 // data_map's allocator refills itself from an interrupt; this often we give it the time.
 constexpr int kMemoryTries = 10000;
 
@@ -53,6 +54,7 @@ class PagePump {
     int stalled = 0, touched = 0, starved = 0;
     for (;;) {
       control_->state = CKPT_PIECE_NEW;
+      job_.meter.about_to_move(next_piece());
       job_.operation.trigger(job_.kernel_writer);
       job_.meter.triggered();
       if (__atomic_load_n(&control_->moved, __ATOMIC_ACQUIRE) != before) break;
@@ -79,7 +81,7 @@ class PagePump {
     }
     if (control_->error == -ENOMEM || control_->error == -E2BIG)
       throw error(Code::kNoRoom, "data_map of the seed layout has no room for another page (%s); it holds %u at most",
-                  errno_text(-control_->error).c_str(), CKPT_SEED_PAGES);
+                  errno_text(-control_->error).c_str(), bpf::seed_capacity());
     throw error_at(Code::kInternal, next_piece().start, "The page at 0x%llx was refused: %s",
                    static_cast<unsigned long long>(next_piece().start), errno_text(-control_->error).c_str());
   }

@@ -1,6 +1,7 @@
 // store.cc: see store.h.
 #include "store.h"
 
+#include <iterator>
 #include <mutex>
 
 #include "../memory/headroom.h"
@@ -45,22 +46,23 @@ bool take_elements(Arena& arena, uint64_t pages) {
   const std::lock_guard<Lock> guard(arena.lock);
   retire_discarded(arena);
   require_ceiling(arena, pages);
-  if (arena.seed_pages + arena.seed_retired_pages + pages > CKPT_SEED_PAGES) return false;
+  if (arena.seed_pages + arena.seed_retired_pages + pages > bpf::seed_capacity()) return false;
   arena.seed_pages += pages;
   return true;
 }
 
-void delete_elements(const bpf::Session& session, uint64_t image, const Run* runs, size_t count) {
-  std::vector<uint64_t> pages;
-  constexpr size_t kAtOnce = 16384;
+// False if the kernel refuses: then some are left. Allocates nothing, as it runs when memory is short.
+bool delete_elements(const bpf::Session& session, uint64_t image, const Run* runs, size_t count) noexcept {
+  ckpt_page_key keys[512];
+  size_t filled = 0;
   for (size_t i = 0; i < count; i++)
     for (uint64_t at = page_down(runs[i].addr); at < runs[i].range().end; at += kPage) {
-      pages.push_back(at);
-      if (pages.size() < kAtOnce) continue;
-      bpf::delete_pages(session, image, pages);
-      pages.clear();
+      keys[filled++] = {image, at};
+      if (filled < std::size(keys)) continue;
+      if (!bpf::delete_pages(session, keys, filled)) return false;
+      filled = 0;
     }
-  bpf::delete_pages(session, image, pages);
+  return bpf::delete_pages(session, keys, filled);
 }
 
 }  // namespace
@@ -68,22 +70,27 @@ void delete_elements(const bpf::Session& session, uint64_t image, const Run* run
 uint64_t live_bytes(const Arena& arena) { return (arena.pool.live_pages + arena.seed_pages) * kPage; }
 
 PageStore::PageStore(const Operation& operation, uint64_t pages) : arena_(operation.arena()) {
-  for (bool checked = false;;) {
-    uint64_t missing;
+  for (;;) {
+    uint64_t missing, shortage;
     {
       const std::lock_guard<Lock> guard(arena_.lock);
       retire_discarded(arena_);
       require_ceiling(arena_, pages);
-      if (pool_take(arena_.pool, pages, extents_)) return;
+      if (take(pages)) return;
       missing = pages - arena_.pool.free_pages;
-      if (!checked) missing = pool_shortage(arena_.pool, pages) / kPage;
+      shortage = pool_shortage(arena_.pool, pages);
     }
-    if (!checked) {
-      require_headroom(missing * kPage);
-      checked = true;
-      continue;
-    }
+    require_headroom(shortage);
     add_segment(operation, missing);
+  }
+}
+
+bool PageStore::take(uint64_t pages) {
+  try {
+    return pool_take(arena_.pool, pages, extents_);
+  } catch (...) {
+    pool_give(arena_.pool, extents_.data(), extents_.size());
+    throw;
   }
 }
 
@@ -100,31 +107,38 @@ SeedStore::SeedStore(const Operation& operation, uint64_t image, const std::vect
   // Disposed images hold elements until they are swept: the janitor may be at it, or we are.
   for (bool swept = true; !take_elements(arena, pages); swept = sweep_seed_image(arena))
     if (!swept)
-      throw error(Code::kNoRoom, "The seed layout holds at most %u pages (1 GiB) in all, and the checkpoint has %llu; use layout 'fast'",
-                  CKPT_SEED_PAGES, static_cast<unsigned long long>(pages));
+      throw error(Code::kNoRoom,
+                  "The seed layout holds at most %u pages (%u MiB) in all here, and the checkpoint has %llu; use layout 'fast'",
+                  bpf::seed_capacity(), bpf::seed_capacity() / 256, static_cast<unsigned long long>(pages));
 }
 
 SeedStore::~SeedStore() {
   if (kept_) return;
-  delete_elements(operation_.session(), image_, runs_.data(), runs_.size());
+  // What cannot be deleted stays counted.
+  if (!delete_elements(operation_.session(), image_, runs_.data(), runs_.size())) return;
   const std::lock_guard<Lock> guard(operation_.arena().lock);
   operation_.arena().seed_pages -= pages_;
 }
 
 bool sweep_seed_image(Arena& arena) {
   const bpf::Session& session = arena.sessions[static_cast<size_t>(Layout::kSeed)].session;
-  const std::lock_guard<Lock> slow(arena.slow_lock);  // one sweeper at a time
-  Image* found = nullptr;
+  const std::lock_guard<Lock> sweeping(arena.sweeping);
+  Image* image;
   {
     const std::lock_guard<Lock> guard(arena.lock);
-    if (arena.retired_images == 0) return false;
-    for (uint32_t i = 0; i < arena.image_used && found == nullptr; i++)
-      if (arena.images[i].state == ImageState::kRetired) found = &arena.images[i];
+    if (arena.retired == kNoImage) return false;
+    image = &arena.images[arena.retired];
+    arena.retired = image->next;
   }
-  delete_elements(session, found->id, found->runs, found->run_count);
+  const bool deleted = delete_elements(session, image->id, image->runs, image->run_count);
   const std::lock_guard<Lock> guard(arena.lock);
-  free_image(arena, *found);
-  return true;
+  if (deleted) {
+    free_image(arena, *image);
+  } else {
+    image->next = arena.retired;
+    arena.retired = static_cast<uint32_t>(image - arena.images);
+  }
+  return deleted;
 }
 
 }  // namespace ckpt

@@ -20,6 +20,8 @@ class PageStore {
   void keep() { kept_ = true; }
 
  private:
+  bool take(uint64_t pages);
+
   Arena& arena_;
   std::vector<Extent> extents_;
   bool kept_ = false;
@@ -44,7 +46,8 @@ class SeedStore {
   bool kept_ = false;
 };
 
-// Deletes the elements of a retired image and frees its table entry, one image a call, without the lock meanwhile. False if there is none.
+// Deletes the elements of a retired image and frees its table entry, one image a call, without the lock meanwhile. False if there is
+// none, or the kernel refuses.
 bool sweep_seed_image(Arena& arena);
 
 // The bytes that images hold, both layouts.

@@ -10,12 +10,16 @@ namespace {
 
 unsigned long long number(uint64_t value) { return value; }
 
-bool overlap(const Range& a, const Range& b) { return a.start < b.end && b.start < a.end; }
+// The first of `ranges`, merged, that ends after `at`.
+std::vector<Range>::const_iterator first_after(const std::vector<Range>& ranges, uint64_t at) {
+  return std::upper_bound(ranges.begin(), ranges.end(), at, [](uint64_t value, const Range& range) { return value < range.end; });
+}
 
-bool covers(const Image& outer, const Image& inner) {
-  return std::all_of(inner.regions, inner.regions + inner.region_count, [&](const Range& range) {
-    return range.empty() || std::any_of(outer.regions, outer.regions + outer.region_count,
-                                        [&](const Range& whole) { return whole.start <= range.start && range.end <= whole.end; });
+// Whether all regions of an image lie in `ranges`, merged.
+bool covers(const std::vector<Range>& ranges, const Image& image) {
+  return std::all_of(image.regions, image.regions + image.region_count, [&](const Range& region) {
+    const auto over = first_after(ranges, region.start);
+    return region.empty() || (over != ranges.end() && over->start <= region.start && region.end <= over->end);
   });
 }
 
@@ -125,7 +129,8 @@ void retire_image(Arena& arena, Image& image) {
   pool_give(arena.pool, image.extents, image.extent_count);
   if (image.layout == Layout::kSeed) {
     image.state = ImageState::kRetired;
-    arena.retired_images++;
+    image.next = arena.retired;
+    arena.retired = static_cast<uint32_t>(&image - arena.images);
     arena.seed_pages -= image.pages;
     arena.seed_retired_pages += image.pages;
   } else {
@@ -134,10 +139,7 @@ void retire_image(Arena& arena, Image& image) {
 }
 
 void free_image(Arena& arena, Image& image) {
-  if (image.state == ImageState::kRetired) {
-    arena.retired_images--;
-    arena.seed_retired_pages -= image.pages;
-  }
+  if (image.state == ImageState::kRetired) arena.seed_retired_pages -= image.pages;
   heap_give(arena, image.block, image.block_bytes);
   const auto index = static_cast<uint32_t>(&image - arena.images);
   image = Image{};
@@ -150,7 +152,7 @@ void poison(Arena& arena, Image& image) {
   image.poisoned = true;
 }
 
-void unpoison(Arena& arena, const Image& restored) {
+void unpoison(Arena& arena, const std::vector<Range>& restored) {
   for_each_poisoned(arena, [&](Image& image) {
     if (!covers(restored, image)) return;
     image.poisoned = false;
@@ -160,13 +162,15 @@ void unpoison(Arena& arena, const Image& restored) {
 
 void require_clean(Arena& arena, const std::vector<Range>& ranges) {
   for_each_poisoned(arena, [&](const Image& image) {
-    for (uint32_t i = 0; i < image.region_count; i++)
-      for (const Range& range : ranges)
-        if (overlap(image.regions[i], range))
-          throw error_at(Code::kPoisoned, image.regions[i].start,
-                         "The bytes at 0x%llx are half restored since a restore of checkpoint %llu broke off: restore it, or another "
-                         "checkpoint of the same regions, before taking a new one",
-                         number(image.regions[i].start), number(image.id));
+    for (uint32_t i = 0; i < image.region_count; i++) {
+      const Range& region = image.regions[i];
+      const auto near = first_after(ranges, region.start);
+      if (region.empty() || near == ranges.end() || near->start >= region.end) continue;
+      throw error_at(Code::kPoisoned, region.start,
+                     "The bytes at 0x%llx are half restored since a restore of checkpoint %llu broke off: restore it, or another "
+                     "checkpoint of the same regions, before taking a new one",
+                     number(region.start), number(image.id));
+    }
   });
 }
 

@@ -35,9 +35,9 @@ void retire_discarded(Arena& arena);
 void free_image(Arena& arena, Image& image);
 
 void poison(Arena& arena, Image& image);
-// After a whole restore of `image`: it is clean, and so is every poisoned image whose regions lie in its own.
-void unpoison(Arena& arena, const Image& image);
-// Throws kPoisoned if a poisoned image's regions overlap any of `ranges`.
+// After `restored` (merged) came back whole: every poisoned image whose regions lie in it is clean.
+void unpoison(Arena& arena, const std::vector<Range>& restored);
+// Throws kPoisoned if a poisoned image's regions overlap any of `ranges` (merged).
 void require_clean(Arena& arena, const std::vector<Range>& ranges);
 
 }  // namespace ckpt

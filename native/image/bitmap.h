@@ -15,9 +15,26 @@ class PageBitmap {
  public:
   PageBitmap(uint64_t* words, uint32_t pages) : words_(words), pages_(pages) {}
 
-  // Takes the first `want` pages in a row that are free. Count 0 if there are none.
-  PageSpan take(uint32_t want) {
-    for (uint32_t at = next_free(0); at < pages_;) {
+  // Takes `want` pages in a row that are free, the first from `hint` on, or else the first of all. Count 0 if there are none.
+  PageSpan take(uint32_t want, uint32_t hint = 0) {
+    const PageSpan span = hint > 0 ? take_from(hint, want) : PageSpan{0, 0};
+    return span.count != 0 ? span : take_from(0, want);
+  }
+
+  // Takes the first free pages there are from `from` on, at most `most`.
+  PageSpan take_some(uint32_t from, uint32_t most) {
+    const uint32_t at = next_free(from);
+    if (at >= pages_) return {0, 0};
+    const PageSpan span{at, next_taken(at, most) - at};
+    fill(span, true);
+    return span;
+  }
+
+  void give(PageSpan span) { fill(span, false); }
+
+ private:
+  PageSpan take_from(uint32_t from, uint32_t want) {
+    for (uint32_t at = next_free(from); at < pages_;) {
       const uint32_t end = next_taken(at, want);
       if (end - at >= want) {
         fill({at, want}, true);
@@ -28,18 +45,6 @@ class PageBitmap {
     return {0, 0};
   }
 
-  // Takes the first free pages there are, at most `most`.
-  PageSpan take_some(uint32_t most) {
-    const uint32_t at = next_free(0);
-    if (at >= pages_) return {0, 0};
-    const PageSpan span{at, next_taken(at, most) - at};
-    fill(span, true);
-    return span;
-  }
-
-  void give(PageSpan span) { fill(span, false); }
-
- private:
   // The first free page at or after `from`, `pages_` if there is none.
   uint32_t next_free(uint32_t from) const {
     for (uint32_t word = from / 64; word * 64 < pages_; word++) {

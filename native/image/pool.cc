@@ -25,12 +25,23 @@ void account_take(Pool& pool, Segment& segment, uint32_t pages) {
   pool.live_pages += pages;
 }
 
+// Before pages are taken: the push_back() that follows must not throw.
+void make_room(std::vector<Extent>& extents) {
+  if (extents.size() == extents.capacity()) extents.reserve(2 * extents.size() + 4);
+}
+
+// `extents` has room for one more.
 bool take_whole(Pool& pool, uint32_t pages, std::vector<Extent>& extents) {
   for (uint32_t slot = 0; slot < pool.slots_used; slot++) {
     Segment& segment = pool.segments[slot];
     if (segment.state != SegmentState::kReady || segment.free_pages < pages) continue;
-    const PageSpan span = bitmap_of(pool, slot).take(pages);
-    if (span.count == 0) continue;
+    if (segment.too_many != 0 && pages >= segment.too_many) continue;
+    const PageSpan span = bitmap_of(pool, slot).take(pages, segment.hint);
+    if (span.count == 0) {
+      segment.too_many = pages;
+      continue;
+    }
+    segment.hint = span.first + span.count;
     account_take(pool, segment, span.count);
     extents.push_back({slot, span.first, span.count});
     return true;
@@ -43,15 +54,18 @@ bool take_whole(Pool& pool, uint32_t pages, std::vector<Extent>& extents) {
 bool pool_take(Pool& pool, uint64_t pages, std::vector<Extent>& extents) {
   if (pages == 0) return true;
   if (pool.free_pages < pages) return false;
+  make_room(extents);
   if (pages <= kSegmentPagesMax && take_whole(pool, static_cast<uint32_t>(pages), extents)) return true;
   for (uint32_t slot = 0; slot < pool.slots_used && pages > 0; slot++) {
     Segment& segment = pool.segments[slot];
     if (segment.state != SegmentState::kReady) continue;
-    while (pages > 0 && segment.free_pages > 0) {
-      const PageSpan span = bitmap_of(pool, slot).take_some(static_cast<uint32_t>(std::min<uint64_t>(pages, segment.free_pages)));
+    for (uint32_t from = 0; pages > 0 && segment.free_pages > 0;) {
+      make_room(extents);
+      const PageSpan span = bitmap_of(pool, slot).take_some(from, static_cast<uint32_t>(std::min<uint64_t>(pages, segment.free_pages)));
       account_take(pool, segment, span.count);
       extents.push_back({slot, span.first, span.count});
       pages -= span.count;
+      from = span.first + span.count;
     }
   }
   return true;
@@ -62,6 +76,8 @@ void pool_give(Pool& pool, const Extent* extents, size_t count) {
     Segment& segment = pool.segments[extents[i].slot];
     bitmap_of(pool, extents[i].slot).give({extents[i].first, extents[i].count});
     segment.free_pages += extents[i].count;
+    segment.too_many = 0;
+    segment.hint = extents[i].first;
     pool.free_pages += extents[i].count;
     pool.live_pages -= extents[i].count;
   }
@@ -103,6 +119,7 @@ void segment_make(const bpf::Session& session, uint32_t slot, Segment& segment, 
     throw;
   }
   segment.pages = segment.free_pages = pages;
+  segment.too_many = segment.hint = 0;
   segment.mapped = false;
 }
 

@@ -25,6 +25,8 @@ struct Segment {
   SegmentState state;
   uint32_t pages;
   uint32_t free_pages;
+  uint32_t too_many;  // so many pages in a row were not to be had since pages last came back; 0: not known
+  uint32_t hint;      // where the next search begins: pages came back or were last taken there
   int fd;
   bool mapped;  // at segment_window(slot), read-only
 };
@@ -41,7 +43,7 @@ struct Pool {
 constexpr uint32_t kNoSlot = CKPT_SLOTS;
 
 // Takes `pages` from the segments that are there: in one piece if any has it, else in as few as first fit gives. False, and nothing
-// taken, if they have too few.
+// taken, if they have too few. If it throws (no memory for `extents`), `extents` says what was taken.
 bool pool_take(Pool& pool, uint64_t pages, std::vector<Extent>& extents);
 void pool_give(Pool& pool, const Extent* extents, size_t count);
 
@@ -52,7 +54,7 @@ uint64_t pool_shortage(const Pool& pool, uint64_t pages);
 uint32_t pool_reserve(Pool& pool);
 // Without the lock: makes the segment of a reserved slot and puts it into data_map. Throws kNoRoom, kInternal.
 void segment_make(const bpf::Session& session, uint32_t slot, Segment& segment, uint32_t pages);
-// Without the lock: takes it out of data_map and frees it.
+// Without the lock: takes it out of data_map and frees it. Throws kInternal, with nothing changed.
 void segment_free(const bpf::Session& session, uint32_t slot, Segment& segment);
 // A reserved slot becomes part of the pool, or free again.
 void pool_publish(Pool& pool, uint32_t slot);
@@ -65,7 +67,8 @@ void pool_withdraw(Pool& pool, uint32_t slot);
 
 // Whether a segment that an image holds pages of is mapped; needs no lock.
 bool segment_mapped(const Segment& segment);
-// Maps it, if it is not, under the lock that segment_free() is called under. 70 us per MiB: the page tables are filled at once.
+// Maps it, if it is not; one caller at a time. An image must hold pages of it, so that it is not freed meanwhile. 70 us per MiB: the page
+// tables are filled at once.
 void segment_map(uint32_t slot, Segment& segment);
 
 // Pages of the next segment, given that `short_pages` are missing: what is asked for if that is much, else room to grow.

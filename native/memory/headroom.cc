@@ -1,6 +1,7 @@
 // headroom.cc: see headroom.h.
 #include "headroom.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <fstream>
@@ -57,11 +58,21 @@ std::string own_path(bool unified) {
   return "/";
 }
 
+// Bytes of page cache that the kernel gives up before it refuses anybody memory.
+uint64_t reclaimable(const std::string& folder, bool unified) {
+  const std::string prefix = unified ? "" : "total_";
+  std::ifstream file(folder + "/memory.stat");
+  uint64_t sum = 0, value;
+  for (std::string name; file >> name >> value;)
+    if (name == prefix + "active_file" || name == prefix + "inactive_file") sum += value;
+  return sum;
+}
+
 void consider(Headroom& tightest, const std::string& folder, bool unified) {
   const uint64_t limit = number_in(folder + (unified ? "/memory.max" : "/memory.limit_in_bytes"));
   const uint64_t used = number_in(folder + (unified ? "/memory.current" : "/memory.usage_in_bytes"));
   if (limit == kUnlimited || used == kUnlimited) return;
-  const uint64_t left = limit > used ? limit - used : 0;
+  const uint64_t held = used - std::min(used, reclaimable(folder, unified)), left = limit > held ? limit - held : 0;
   if (left >= tightest.bytes) return;
   tightest = {left, "cgroup " + folder + " (limit " + mebibytes(limit) + ")"};
 }

@@ -16,6 +16,7 @@ int protect(const Mapping& m, int protection) { return mprotect(reinterpret_cast
 }  // namespace
 
 WritableScope::WritableScope(const std::vector<Mapping>& mappings) {
+  lifted_.reserve(mappings.size());
   for (Mapping mapping : mappings) {
     if (mapping.write && mapping.read) continue;
     mapping.start = page_down(mapping.start);
@@ -32,9 +33,19 @@ WritableScope::WritableScope(const std::vector<Mapping>& mappings) {
 
 WritableScope::~WritableScope() { restore(); }
 
-void WritableScope::restore() noexcept {
-  for (const Mapping& mapping : lifted_) protect(mapping, mapping.protection());
+void WritableScope::end() {
+  const int number = restore();
+  if (number != 0)
+    throw error(Code::kInternal, "The bytes are back, but memory that was protected could not be protected again: %s",
+                errno_text(number).c_str());
+}
+
+int WritableScope::restore() noexcept {
+  int number = 0;
+  for (const Mapping& mapping : lifted_)
+    if (protect(mapping, mapping.protection()) != 0) number = errno;
   lifted_.clear();
+  return number;
 }
 
 }  // namespace ckpt

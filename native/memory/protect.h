@@ -12,12 +12,16 @@ class WritableScope {
  public:
   // Mappings that are writable already are left alone. Throws kUnwritable, with everything as it was.
   explicit WritableScope(const std::vector<Mapping>& mappings);
+  // As they were, as far as that goes.
   ~WritableScope();
   WritableScope(const WritableScope&) = delete;
   WritableScope& operator=(const WritableScope&) = delete;
 
+  // Gives the protections back now. Throws kInternal if the kernel refuses.
+  void end();
+
  private:
-  void restore() noexcept;
+  int restore() noexcept;  // 0, or why not
 
   std::vector<Mapping> lifted_;  // page-aligned, with the protection to give back
 };

@@ -37,6 +37,8 @@ bool reserve_windows() {
   return true;
 }
 
+void release_windows() { munmap(reinterpret_cast<void*>(kArenaBase), kReservedBytes); }
+
 void map_window(const void* at, size_t bytes, int protection, int fd) {
   const int kind = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED;
   if (mmap(address_of(at), bytes, protection, kind | MAP_FIXED, fd, 0) == MAP_FAILED)

@@ -23,6 +23,7 @@ constexpr size_t kReservedBytes = 4 * kGiB + 1024 * kGiB;  // CKPT_SLOTS segment
 
 // Reserves it all. False with errno set if anything lies there already.
 bool reserve_windows();
+void release_windows();
 
 // Maps `fd` (-1: zeroed memory) over a part of the reservation. Throws kNoRoom.
 void map_window(const void* at, size_t bytes, int protection, int fd);

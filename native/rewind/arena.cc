@@ -39,26 +39,40 @@ std::string other_owner() {
 
 void take() {
   if (!reserve_windows()) {
+    const int number = errno;
     const std::string owner = other_owner();
     if (owner.empty())
       throw error(Code::kNoRoom, "Cannot reserve our address range at 0x%llx: %s", static_cast<unsigned long long>(kArenaBase),
-                  errno_text(errno).c_str());
+                  errno_text(number).c_str());
     throw error(Code::kSecondCopy, "Another copy of ebpf-ckpt serves this process already: %s; make all parts of it load the same one",
                 owner.c_str());
   }
-  map_window(at_base(), (sizeof(Arena) + kPage - 1) & ~(kPage - 1), PROT_READ | PROT_WRITE, -1);
-  map_window(reinterpret_cast<void*>(kHeap), kHeapBytes, PROT_READ | PROT_WRITE, -1);
+  try {
+    map_window(at_base(), page_up(sizeof(Arena)), PROT_READ | PROT_WRITE, -1);
+  } catch (...) {
+    release_windows();
+    throw;
+  }
   Arena& a = *at_base();
   Dl_info self{};
   if (dladdr(reinterpret_cast<void*>(&take), &self) != 0 && self.dli_fname != nullptr)
     strncpy(a.library, self.dli_fname, sizeof a.library - 1);
   a.settings = Settings{};
-  a.image_free = a.discarded = kNoImage;
+  a.image_free = a.discarded = a.retired = kNoImage;
   a.pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
   a.maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   pthread_atfork(nullptr, nullptr, [] { forked = true; });
   a.magic = kMagic;
   taken = true;
+}
+
+// The heap opens in steps: with strict overcommit accounting all that can be written counts as used.
+void open_heap(Arena& a, uint64_t bytes) {
+  constexpr uint64_t kStep = 16 << 20;
+  while (a.heap_open < bytes) {
+    map_window(reinterpret_cast<void*>(kHeap + a.heap_open), kStep, PROT_READ | PROT_WRITE, -1);
+    a.heap_open += kStep;
+  }
 }
 
 }  // namespace
@@ -83,6 +97,12 @@ void* heap_take(Arena& a, uint64_t bytes) {
   if (span.count == 0)
     throw error(Code::kNoRoom, "No room for the metadata of a checkpoint (%llu bytes); dispose of checkpoints that are no longer needed",
                 static_cast<unsigned long long>(bytes));
+  try {
+    open_heap(a, (uint64_t{span.first} + span.count) * kPage);
+  } catch (...) {
+    PageBitmap(a.heap_taken, kHeapBytes / kPage).give(span);
+    throw;
+  }
   return reinterpret_cast<void*>(kHeap + span.first * kPage);
 }
 

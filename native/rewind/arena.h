@@ -1,7 +1,8 @@
 // arena.h: everything of ours that must outlive a rewind of the process, in one place at a fixed address.
 //
 // No image contains the arena and no restore touches it; it is plain data. Invariant: what `lock` guards is read and written under it;
-// `slow_lock` is taken first, never while `lock` is held, and may be held across system calls that sleep.
+// the others are taken
+// first, never while `lock` is held and never two of them at once, and may be held across system calls that sleep.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@ constexpr uint32_t kNoImage = ~0u;
 
 // One BPF session in use.
 struct SessionSlot {
+  Lock attaching;  // held while the session is loaded, attached or detached
   bpf::Session session;
   bool ready;            // loaded and attached; guarded by `lock`
   uint64_t busy;         // bit n: operation n is under way
@@ -30,7 +32,8 @@ struct Arena {
   uint64_t magic;
   char library[4096];  // the file whose copy of this code owns the arena
   Lock lock;
-  Lock slow_lock;  // loading, attaching, detaching, freeing segments
+  Lock sweeping;  // held while elements of a retired seed image are deleted
+  Lock mapping;   // held while a segment is mapped
 
   Settings settings;
   uint64_t owners;  // given out so far
@@ -43,7 +46,8 @@ struct Arena {
   uint32_t image_free;                      // head of the list of free table entries
   uint32_t image_used;                      // table entries ever used
   uint32_t discarded;                       // head of the list of images that finalisers gave up
-  uint32_t live_images, retired_images, poisoned_images;
+  uint32_t retired;                         // head of the list of seed images whose elements are still in the kernel
+  uint32_t live_images, poisoned_images;
   uint64_t last_dispose_ns;
   Image images[kImagesMax];
   Pool pool;
@@ -52,6 +56,7 @@ struct Arena {
   bool janitor_running;
   bool janitor_idle;  // asleep without a deadline
 
+  uint64_t heap_open;  // bytes of the heap that can be accessed
   uint64_t heap_taken[kHeapBytes / kPage / 64];
 };
 
