@@ -1,7 +1,9 @@
 // child.ts: runs small programs of test/children, and commands, as processes of their own.
 
-import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { once } from 'node:events';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export interface Ended {
@@ -62,9 +64,30 @@ export interface RoundTrip {
   problems: { code: string; message: string; fix: string; fatal: boolean }[];
 }
 
+let publicRoundTrip: string | undefined;
+
+/** A copy of `round-trip` and of the package that every user can read: a checkout often lies where only its owner may look. */
+function publicCopy(): string {
+  if (publicRoundTrip !== undefined) return publicRoundTrip;
+  const folder = mkdtempSync(join(tmpdir(), 'ebpf-ckpt-test-'));
+  process.on('exit', () => {
+    rmSync(folder, { recursive: true });
+  });
+  const root = join(__dirname, '..', '..');
+  const copy = (from: string, to: string): void => {
+    cpSync(join(root, from), join(folder, to), { recursive: true });
+  };
+  for (const part of ['package.json', 'dist', join('build', 'Release', 'ebpf_ckpt.node')])
+    copy(part, join('node_modules', 'ebpf-ckpt', part));
+  for (const name of ['bindings', 'file-uri-to-path']) copy(join('node_modules', name), join('node_modules', name));
+  copy(join('test', 'children', 'round-trip.mjs'), 'round-trip.mjs');
+  execFileSync('chmod', ['-R', 'a+rX', folder]);
+  return (publicRoundTrip = join(folder, 'round-trip.mjs'));
+}
+
 /** Runs `round-trip` behind a command (setpriv, unshare ...) that ends in "node FILE". */
 export async function roundTrip(prefix: readonly string[] = [], args: readonly string[] = []): Promise<RoundTrip> {
-  const [command, ...rest] = [...prefix, process.execPath, program('round-trip'), ...args] as [string, ...string[]];
+  const [command, ...rest] = [...prefix, process.execPath, publicCopy(), ...args] as [string, ...string[]];
   const { stdout, stderr } = await run(command, rest);
   try {
     return JSON.parse(stdout) as RoundTrip;
