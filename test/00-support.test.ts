@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { machine, release } from 'node:os';
 import { expect } from 'chai';
 import { checkpointSync, restoreSync, support } from 'ebpf-ckpt';
+import { hasSwap } from './support/memory';
 import { refused } from './support/refusal';
 import { writers } from './support/ways';
 
@@ -18,6 +19,10 @@ function expectedWriters(): string[] {
 
 describe('support()', () => {
   const facts = support();
+
+  it('has swap to test with where it was promised', () => {
+    expect(hasSwap || process.env['EXPECT_SWAP'] === undefined).to.equal(true);
+  });
 
   it('says that checkpoints work here, or nothing below can be tested', () => {
     expect(facts.problems.filter(({ fatal }) => fatal)).to.deep.equal([]);

@@ -7,7 +7,19 @@ import { expect } from 'chai';
 import { checkpointSync, restoreSync } from 'ebpf-ckpt';
 import { copy, expectSame, fill, ruin } from './support/bytes';
 import { program, run } from './support/child';
-import { freeMappings, Mapping, memtool, NONE, PAGE, pageState, protectionAt, READ, READ_WRITE, type Holder } from './support/memory';
+import {
+  freeMappings,
+  hasSwap,
+  Mapping,
+  memtool,
+  NONE,
+  PAGE,
+  pageState,
+  protectionAt,
+  READ,
+  READ_WRITE,
+  type Holder,
+} from './support/memory';
 import { refused } from './support/refusal';
 import { eachWay } from './support/ways';
 
@@ -232,6 +244,25 @@ describe('pages in every state', () => {
       expect(holder.release()).to.equal(true);
       ckpt.dispose();
     });
+
+    if (hasSwap) {
+      it('swapped out since', () => {
+        const mapping = Mapping.private(BYTES);
+        expectBack(mapping, () => expect(mapping.swapOut()).to.equal(true));
+      });
+
+      it('at the checkpoint: swapped out', () => {
+        const mapping = Mapping.private(BYTES);
+        const expected = copy(fill(mapping.view, 4));
+        expect(mapping.swapOut()).to.equal(true);
+        const ckpt = checkpointSync({ regions: mapping.view, layout });
+        expect(ckpt.pages).to.equal(PAGES);
+        ruin(mapping.view);
+        restoreSync(ckpt, { writer });
+        expectSame(mapping.view, expected);
+        ckpt.dispose();
+      });
+    }
 
     it('at the checkpoint: read-only', () => {
       const mapping = Mapping.private(BYTES);

@@ -135,6 +135,28 @@ describe('errors', () => {
     ckpt.dispose();
   });
 
+  /** What the program `core-errors` prints for a case: codes of the errors that came of it. */
+  const fromCore = async (name: string): Promise<string> => {
+    const { stdout, stderr } = await run(join(root, 'build', 'Release', 'core-errors'), [name]);
+    return stdout.trimEnd() || stderr;
+  };
+
+  it('refuse a child made by fork(), and not its parent', async () => {
+    expect(await fromCore('forked')).to.equal('ERR_CKPT_FORKED, parent: none');
+  });
+
+  it('say that nothing moves where the programs were detached by somebody else', async () => {
+    expect(await fromCore('detached')).to.equal('ERR_CKPT_NO_PROGRESS');
+  });
+
+  it('know a checkpoint only in its own thread, and none that never was', async () => {
+    expect(await fromCore('unknown')).to.equal('ERR_CKPT_UNKNOWN ERR_CKPT_UNKNOWN ERR_CKPT_UNKNOWN none ERR_CKPT_DISPOSED');
+  });
+
+  it('refuse the 65th operation at once, and no later one', async () => {
+    expect(await fromCore('crowded')).to.equal('ERR_CKPT_BUSY, then: none');
+  });
+
   it('say how to build the addon where there is none', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'ebpf-ckpt-test-'));
     try {

@@ -58,6 +58,7 @@ load_modules
 for port in 1 2; do stty -F /dev/ttyS$port raw -echo; done
 mount_host
 mount_kernel_files
+mkswap /root/dev/vda >/dev/null && swapon /root/dev/vda || give_up "cannot swap"
 folder=$(cat /folder)
 uncover "$folder"
 cp /job /root/run/job

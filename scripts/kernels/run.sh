@@ -13,7 +13,7 @@ mkdir -p "$logs"
 }
 [ $# -gt 0 ] || set -- 6.12
 
-job='export EXPECT_WRITERS=kernel,user CKPT_TEST_SLOW=1
+job='export EXPECT_WRITERS=kernel,user EXPECT_SWAP=1 CKPT_TEST_SLOW=1
 node node_modules/mocha/bin/mocha.js --timeout 600000 --no-color || { status=$?; dmesg | grep -v probe_write | tail -n 20; exit $status; }'
 
 count() { # WORD LOG: "  12 passing (3s)" -> 12

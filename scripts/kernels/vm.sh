@@ -2,7 +2,7 @@
 # vm.sh KERNEL COMMAND: runs COMMAND (for sh) in a VM that boots the unpacked KERNEL, in the current folder; exits with its status.
 #
 # The VM sees this machine's root folder read-only, below a layer in its own memory, so the command finds everything that is installed
-# here and can change none of it. Emulation only (TCG): it works everywhere, also inside a VM. 98: the VM did not come as far as an exit
+# here and can change none of it. It has 512 MiB of swap. Emulation only (TCG): it works everywhere, also inside a VM. 98: the VM did not come as far as an exit
 # status; 99: what is needed to start it is not here.
 #   VM_MEMORY (MiB, 4096)  VM_CPUS (2)  VM_TIMEOUT (seconds, 2400)  VM_CONSOLE (file for the kernel's messages)  VM_APPEND (kernel arguments)
 set -euo pipefail
@@ -40,7 +40,7 @@ make_initramfs() {
   cp "$busybox" "$root/bin/busybox"
   cp "$here/init.sh" "$root/init"
   chmod +x "$root/init"
-  for name in virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci fuse virtiofs overlay; do
+  for name in virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk fuse virtiofs overlay; do
     file=$(find "$modules" -name "$name.ko*" -print -quit)
     case $file in
       '') ;; # built in
@@ -73,10 +73,11 @@ boot() {
     -append "console=ttyS0 panic=-1 loglevel=4 ${VM_APPEND:-}" \
     -serial "file:$work/console" -serial stdio -serial "file:$work/status" \
     -object "memory-backend-memfd,id=memory,size=${memory}M,share=on" -numa node,memdev=memory \
-    -chardev "socket,id=host,path=$work/socket" -device vhost-user-fs-pci,queue-size=1024,chardev=host,tag=host </dev/null
+    -drive "file=$work/swap,format=raw,if=virtio" -chardev "socket,id=host,path=$work/socket" -device vhost-user-fs-pci,queue-size=1024,chardev=host,tag=host </dev/null
 }
 
 make_initramfs
+truncate -s 512M "$work/swap"
 start_virtiofsd
 qemu_status=0
 boot || qemu_status=$?

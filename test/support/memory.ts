@@ -14,6 +14,10 @@ const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 const MADV_DONTNEED = 4;
 const MADV_NOHUGEPAGE = 15;
+const MADV_PAGEOUT = 21;
+
+/** Whether pages can be swapped out here. */
+export const hasSwap = readFileSync('/proc/swaps', 'latin1').trimEnd().split('\n').length > 1;
 
 /** A child that shares the pages of a range until it is released. */
 export interface Holder {
@@ -93,6 +97,16 @@ export class Mapping {
   /** Gives pages back: private anonymous ones read as zeros then, others as what is behind them. */
   drop(offset = 0, bytes = this.bytes): void {
     memtool.advise(this.address + offset, bytes, MADV_DONTNEED);
+  }
+
+  /** Swaps all pages out: true once they are. */
+  swapOut(): boolean {
+    for (let tries = 0; tries < 100; tries++) {
+      memtool.advise(this.address, this.bytes, MADV_PAGEOUT);
+      const pages = Array.from({ length: this.bytes / PAGE }, (_, page) => pageState(this.address + page * PAGE));
+      if (pages.every((state) => state === 'swapped')) return true;
+    }
+    return false;
   }
 
   unmap(offset = 0, bytes = this.bytes): void {
