@@ -245,13 +245,13 @@ Napi::Value stats(Environment&, const Napi::CallbackInfo& info) {
       .object();
 }
 
-Napi::Object features_of(Napi::Env env, const ckpt::bpf::Features& features) {
+Napi::Object features_of(Napi::Env env, const ckpt::bpf::Features& features, ckpt::bpf::Walk walk) {
   return Record(env)
       .flag("btf", features.btf)
       .flag("bpf", features.bpf)
       .flag("kernelWriter", features.kernel_writer)
       .flag("fetchAndAdd", features.fetch_and_add)
-      .text("walk", name_of(features.walk))
+      .text("walk", name_of(walk))
       .flag("pageScan", features.page_scan)
       .flag("mappingQuery", features.mapping_query)
       .flag("populate", features.populate)
@@ -281,7 +281,7 @@ Napi::Value support(Environment&, const Napi::CallbackInfo& info) {
       .text("tracefs", known.tracefs)
       .flag("tracepoints", known.tracepoints)
       .number("seccomp", static_cast<uint64_t>(known.seccomp))
-      .set("features", features_of(env, known.features))
+      .set("features", features_of(env, known.features, known.walk))
       .set("capabilities", capabilities)
       .set("problems", problems)
       .object();

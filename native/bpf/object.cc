@@ -83,8 +83,9 @@ struct Fast {
   static Skeleton* open() { return ckpt_bpf__open(); }
   static int load(Skeleton* skeleton) { return ckpt_bpf__load(skeleton); }
   static void destroy(Skeleton* skeleton) { ckpt_bpf__destroy(skeleton); }
+  // Where the kernel can be asked about single ranges nobody asks for a walk; the list's program is then the one without.
   static bpf_program* on_openat(Skeleton* s, const Features& features) {
-    return features.walk == Walk::kIterator ? s->progs.ckpt_arm_iter : s->progs.ckpt_arm_list;
+    return !features.mapping_query && vma_walk() == Walk::kIterator ? s->progs.ckpt_arm_iter : s->progs.ckpt_arm_list;
   }
   static bpf_program* on_access(Skeleton* s, const Features& features) {
     return features.fetch_and_add ? s->progs.ckpt_move_fetch : s->progs.ckpt_move_lock;
@@ -97,8 +98,8 @@ struct Seed {
   static Skeleton* open() { return seed_bpf__open(); }
   static int load(Skeleton* skeleton) { return seed_bpf__load(skeleton); }
   static void destroy(Skeleton* skeleton) { seed_bpf__destroy(skeleton); }
-  static bpf_program* on_openat(Skeleton* s, const Features& features) {
-    return features.walk == Walk::kIterator ? s->progs.seed_arm_iter : s->progs.seed_arm_list;
+  static bpf_program* on_openat(Skeleton* s, const Features&) {
+    return vma_walk() == Walk::kIterator ? s->progs.seed_arm_iter : s->progs.seed_arm_list;
   }
   static bpf_program* on_access(Skeleton* s, const Features&) { return s->progs.seed_move; }
   static void preallocate(Skeleton* s) {

@@ -128,7 +128,10 @@ Walk find_walk(const btf* types) {
 // Added in 6.1: 7c8199e24fa0 ("bpf: Introduce any context BPF specific memory allocator."). Before it, a tracing program that uses a
 // map with elements allocated at run time made the kernel print a warning; 96da3f7d489d ("bpf: Remove tracing program restriction on
 // map types") ended that in the same release.
-bool find_map_allocation(const btf* types) { return btf__find_by_name_kind(types, "bpf_mem_alloc", BTF_KIND_STRUCT) > 0; }
+bool find_map_allocation() {
+  const Btf types{btf__load_vmlinux_btf()};
+  return types && btf__find_by_name_kind(types.get(), "bpf_mem_alloc", BTF_KIND_STRUCT) > 0;
+}
 
 // --- by ioctl() and madvise() ---
 
@@ -194,9 +197,21 @@ bool try_populate() {
   return madvise(page.get(), page_size(), kPopulateRead) == 0;
 }
 
+// While it lives, libbpf says nothing: what fails here is an answer.
+class Quiet {
+ public:
+  Quiet() : before_(libbpf_set_print(nullptr)) {}
+  ~Quiet() { libbpf_set_print(before_); }
+  Quiet(const Quiet&) = delete;
+  Quiet& operator=(const Quiet&) = delete;
+
+ private:
+  libbpf_print_fn_t before_;
+};
+
 Features ask() {
+  const Quiet quiet;
   Features has{};
-  const libbpf_print_fn_t print = libbpf_set_print(nullptr);
   libbpf_set_memlock_rlim(0);  // before the first program: the limit is ours to raise, and only if need be
   has.btf = access("/sys/kernel/btf/vmlinux", R_OK) == 0;
   has.bpf_errno = try_empty();
@@ -206,14 +221,11 @@ Features ask() {
   has.kernel_writer = has.writer_errno == 0;
   has.fetch_and_add = try_fetch_and_add() == 0;
   has.memory_cgroup = try_memory_cgroup() == 0;
-  if (const Btf types{btf__load_vmlinux_btf()}) {
-    has.walk = find_walk(types.get());
-    has.map_allocation = find_map_allocation(types.get());
-  }
   has.page_scan = try_page_scan();
   has.mapping_query = try_mapping_query();
   has.populate = try_populate();
-  libbpf_set_print(print);
+  // A kernel that scans pages is younger than that, and its types need not be read.
+  has.map_allocation = has.page_scan || find_map_allocation();
   return has;
 }
 
@@ -360,8 +372,18 @@ const Features& features() {
   return has;
 }
 
+Walk vma_walk() {
+  static const Walk walk = [] {
+    const Quiet quiet;
+    const Btf types{btf__load_vmlinux_btf()};
+    return types ? find_walk(types.get()) : Walk::kNone;
+  }();
+  return walk;
+}
+
 Support support() {
   Support state{};
+  state.walk = vma_walk();
   for (Finding& found : look(state))
     state.problems.push_back(Problem{code_name(found.code), std::move(found.message), std::move(found.fix), found.fatal});
   return state;

@@ -29,7 +29,6 @@ struct Features {
   bool bpf;             // a tracepoint program loads
   bool kernel_writer;   // ... with bpf_probe_write_user
   bool fetch_and_add;   // ... with an atomic fetch-and-add (5.12)
-  Walk walk;            // how the programs can walk the VMAs
   bool page_scan;       // PAGEMAP_SCAN (6.7)
   bool mapping_query;   // PROCMAP_QUERY (6.11)
   bool populate;        // MADV_POPULATE_READ and _WRITE (5.14)
@@ -40,9 +39,14 @@ struct Features {
 };
 const Features& features();
 
+// How the programs can walk the VMAs. Kept too, but asked only when it is needed: the kernel's types have to be read, 10 ms, and where it
+// has the iterator, it takes another 40 ms for each program that uses it to find out what that is.
+Walk vma_walk();
+
 // Everything `doctor` and support() tell. Asked anew at each call but for Features.
 struct Support {
   Features features;
+  Walk walk;
   std::string release;   // "6.18.44"
   std::string machine;   // "x86_64"
   std::string lockdown;  // "none", "integrity", "confidentiality", "unknown"
