@@ -32,7 +32,7 @@ export interface Stats {
   readonly pooledBytes: number;
   /** Updates and deletions of data_map entries so far. */
   readonly outerMapUpdates: number;
-  /** So far. */
+  /** So far, those of operations that were aborted or failed too. */
   readonly triggers: number;
 }
 
@@ -57,7 +57,7 @@ export function settings(): Settings {
 }
 
 /** Changes the settings that are given, and returns all of them. */
-export function configure(changes: Partial<Settings>): Settings {
+export function configure(changes: { [Name in keyof Settings]?: Settings[Name] | undefined }): Settings {
   const before = settings();
   const { poolBytes = before.poolBytes, maxBytes = before.maxBytes, ...times } = optionsObject(changes);
   const { detachAfterMs = before.detachAfterMs, shrinkAfterMs = before.shrinkAfterMs } = times;

@@ -2,7 +2,7 @@
 
 import { EventEmitter } from 'node:events';
 
-import { CheckpointError } from './errors';
+import { CheckpointError, typeError } from './errors';
 import type { NativeProgress } from './native';
 
 /** The piece just moved. Pages and bytes count what is moved: pages never touched are not. */
@@ -26,6 +26,13 @@ export interface ProgressOptions {
   emitter?: EventEmitter | undefined;
   /** Read before the first trigger and after each event. */
   signal?: AbortSignal | undefined;
+}
+
+/** An async callback would be told of bytes that have moved on by the time it runs, and what it rejects with would abort nothing. */
+function refuseThenable(result: unknown): void {
+  if (typeof result !== 'object' || result === null || !('then' in result)) return;
+  if (result instanceof Promise) result.catch(() => undefined);
+  throw typeError('the "onProgress" option', 'a function that is not async');
 }
 
 /** One operation's listeners. `report` is for the addon: undefined if nobody listens, so that nothing is made for nobody. */
@@ -57,7 +64,7 @@ export class Listeners {
     const { onProgress, emitter, signal } = this.options;
     try {
       const event = Object.freeze({ phase: this.phase, page, address, donePages, totalPages, doneBytes, totalBytes });
-      onProgress?.(event);
+      refuseThenable(onProgress?.(event));
       emitter?.emit('progress', event);
     } catch (cause) {
       this.#stopped = { by: 'an exception of a progress listener', cause };

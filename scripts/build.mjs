@@ -68,8 +68,17 @@ function sweep(folder = '') {
   }
 }
 
+/** tsc remembers what it has compiled, but not that somebody removed it. */
+function forgetIfIncomplete() {
+  const sources = readdirSync(join(root, 'lib'), { recursive: true }).filter((file) => file.endsWith('.ts') && !file.endsWith('.d.ts'));
+  if (sources.every((file) => existsSync(join(root, 'dist', file.replace(/ts$/, 'js'))))) return;
+  rmSync(join(root, 'build', 'lib.tsbuildinfo'), { force: true });
+}
+
 function buildTypeScript() {
+  if (!existsSync(join(root, 'lib'))) return; // in an installed package dist/ is all there is
   sweep();
+  forgetIfIncomplete();
   runNode('typescript/bin/tsc', ['--project', 'tsconfig.build.json']);
 }
 

@@ -55,9 +55,9 @@ else
 	echo "setup: no Debian packages here; the build needs clang, cmake, ninja, g++, bpftool and a static zlib."
 fi
 
-if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+if [ ! -e node_modules/.package-lock.json ] || [ ! -e node_modules/typescript ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
 	echo "setup: npm ci"
 	# None of the dependencies needs its install script.
-	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	npm ci --include=dev --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch node_modules/.package-lock.json
 fi

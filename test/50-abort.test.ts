@@ -60,6 +60,29 @@ describe('a capture that breaks off', () => {
         expect(holdings()).to.deep.equal(before);
       });
 
+      it('still counts its triggers', () => {
+        const before = stats().triggers;
+        const onProgress = ({ donePages }: Progress): void => {
+          if (donePages === 3) throw new Error('enough');
+        };
+        refused('ERR_CKPT_ABORTED', () => checkpointSync({ regions: pages(1), ...pace, onProgress }));
+        expect(stats().triggers - before).to.be.within(3, 100);
+      });
+
+      it('by an async callback, which would come too late, leaves nothing and rejects nowhere', async () => {
+        const before = holdings();
+        const onProgress = async (): Promise<never> => {
+          await Promise.resolve();
+          throw new Error('unheard');
+        };
+        // eslint-disable-next-line @typescript-eslint/no-misused-promises -- the misuse that is tested
+        const { cause } = refused('ERR_CKPT_ABORTED', () => checkpointSync({ regions: pages(1), ...pace, onProgress }));
+        expect(cause).to.be.instanceOf(TypeError);
+        expect((cause as Error).message).to.include('async');
+        expect(holdings()).to.deep.equal(before);
+        await new Promise(setImmediate);
+      });
+
       it('by a callback that throws leaves nothing, and tells what was thrown', async () => {
         const thrown = new RangeError('mine');
         const options: CheckpointOptions = {

@@ -16,7 +16,10 @@ const cli = (...args: string[]): Promise<Ended> => run(process.execPath, [main, 
 
 /** On a terminal of its own. */
 const onTerminal = (env: NodeJS.ProcessEnv, ...args: string[]): Promise<Ended> =>
-  run('script', ['--quiet', '--return', '--command', [process.execPath, main, ...args].join(' '), '/dev/null'], { TERM: 'xterm', ...env });
+  run('script', ['--quiet', '--return', '--command', [process.execPath, main, ...args].map((word) => `'${word}'`).join(' '), '/dev/null'], {
+    TERM: 'xterm',
+    ...env,
+  });
 
 const silent = { phase: () => ({ update: () => undefined, finish: () => undefined }) };
 

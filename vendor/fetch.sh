@@ -22,13 +22,19 @@ checked() { # FILE SHA256: is it there, and is it the one?
 
 missing() { sources | while read -r package _ _ sum file; do checked "$file" "$sum" || echo "$package"; done; }
 
+debian_mirror() {
+	apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /-/ { print $3; exit }'
+}
+
 private_apt() { # sets up $apt and the options that keep apt-get inside it
 	command -v apt-get >/dev/null || fail "this system has no apt-get to fetch libbpf and elfutils with."
 	apt=$cache/apt
 	rm -rf "$apt"
 	mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial"
-	mirror=$(apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' | awk '$1 == "Debian" && $2 !~ /-/ { print $3; exit }')
-	[ -n "$mirror" ] || fail "no Debian archive is set up in this system's apt sources."
+	mirror=$(debian_mirror)
+	# Without lists, as in a slim image, apt does not know whose its sources are.
+	[ -n "$mirror" ] || { apt-get update -q >/dev/null 2>&1 && mirror=$(debian_mirror); } || true
+	[ -n "$mirror" ] || fail "no Debian archive is known to this system's apt: is one in its sources, and was apt-get update run?"
 	keys=/usr/share/keyrings/debian-archive-keyring.gpg
 	sources | while read -r _ suite _; do echo "deb-src [signed-by=$keys] $mirror $suite main"; done | sort -u >"$apt/sources.list"
 	set -- -q -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State=$apt/state" -o "Dir::Cache=$apt/cache" \

@@ -28,7 +28,6 @@ Handle commit(const Capture& capture, Arena& arena, const CapturePlan& plan, con
               const std::vector<Extent>& extents, const Costs& costs) {
   uint64_t bytes = 0;
   for (const Range& range : capture.whole) bytes += range.bytes();
-  arena.triggers += costs.triggers;
   return add_image(arena, {capture.id, capture.options.layout, capture.owner, bytes, plan.stored, plan.pages, plan.mappings, costs,
                            capture.regions, runs, extents});
 }

@@ -65,6 +65,7 @@ Operation::~Operation() {
   bpf::delete_entry(slot_.session, phase_, number_, walked_ || seed());
   __atomic_fetch_sub(&slot_.session.globals->armed, 1, __ATOMIC_SEQ_CST);
   const std::lock_guard<Lock> guard(arena_.lock);
+  arena_.triggers += triggers_;
   slot_.busy &= ~(uint64_t{1} << number_);
   slot_.last_use_ns = now_ns();
 }

@@ -31,7 +31,10 @@ class Operation {
   bool seed() const { return layout_ == Layout::kSeed; }
 
   // Triggers once.
-  void trigger(bool kernel_writer) const { bpf::trigger(slot_.session, phase_, number_, !kernel_writer); }
+  void trigger(bool kernel_writer) const {
+    triggers_++;
+    bpf::trigger(slot_.session, phase_, number_, !kernel_writer);
+  }
 
  private:
   void open_marker(bool walk);
@@ -42,6 +45,7 @@ class Operation {
   const Phase phase_;
   SessionSlot& slot_;
   uint32_t number_ = 0;
+  mutable uint64_t triggers_ = 0;  // counted whatever becomes of the operation
   bool walked_ = false;
   std::vector<Mapping> all_;  // if walked_
 };

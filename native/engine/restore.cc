@@ -157,7 +157,6 @@ RestoreInfo restore(uint64_t owner, Handle handle, const std::vector<Range>& reg
   const std::lock_guard<Lock> guard(a.lock);
   unpoison(a, target.regions);
   image.restores++;
-  a.triggers += costs.triggers;
   return {kernel_writer ? Writer::kKernel : Writer::kUser, image.bytes, image.pages, costs.ns, costs.triggers, costs.retries};
 }
 

@@ -30,6 +30,8 @@ update_lists() { # SUITE
   local keys=/usr/share/keyrings/debian-archive-keyring.gpg main security
   rm -rf "$apt"
   mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial"
+  # Without lists, as in a slim image, apt does not know whose its sources are.
+  [ -n "$(archive main)" ] || apt-get update -q >/dev/null 2>&1 || true
   main=$(archive main) security=$(archive -security)
   [ -n "$main" ] || fail "fetch failed: no Debian archive is set up in this system's apt sources"
   echo "deb [arch=amd64 signed-by=$keys] $main $1 main" >"$apt/sources.list"

@@ -108,11 +108,29 @@ std::string crowded() {
   return code + ", then: " + code_of([] { capture(); });
 }
 
+// How often the program answers each of these openat() calls, which carry our tag: the marker itself, and what is nearly it.
+std::string markers() {
+  capture();
+  const ckpt::bpf::Session& session = ckpt::arena().sessions[0].session;
+  const uint32_t op = CKPT_OPS - 1;
+  __atomic_fetch_add(&session.globals->armed, 1, __ATOMIC_SEQ_CST);
+  std::string answers;
+  for (const char* path : {"ready_to_checkpoint", "ready_to_checkpoin", "ready_to_checkpoints", "Ready_to_checkpoint",
+                           "/ready_to_checkpoint", "ready_to_checkpoint/", "", "/tmp/checkpoint_complete"}) {
+    ckpt_queue* const queue = ckpt::bpf::queue_of(session, op);
+    const uint32_t before = queue->armed;
+    for (int i = 0; i < 100; i++) syscall(SYS_openat, -1L, path, 0L, CKPT_TAG(session.nonce, 0, op));
+    answers += queue->armed == before ? '-' : '+';
+  }
+  __atomic_fetch_sub(&session.globals->armed, 1, __ATOMIC_SEQ_CST);
+  return answers;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::map<std::string, std::string (*)()> cases{
-      {"forked", forked}, {"detached", detached}, {"unknown", unknown}, {"crowded", crowded}};
+      {"forked", forked}, {"detached", detached}, {"unknown", unknown}, {"crowded", crowded}, {"markers", markers}};
   const auto found = cases.find(argc == 2 ? argv[1] : "");
   if (found == cases.end()) return 2;
   owner = ckpt::open_owner();
