@@ -6,7 +6,7 @@
 //   BUILD_TYPE=Debug                       the native side unstripped and with assertions, into build/Debug
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -80,6 +80,7 @@ function buildTypeScript() {
   sweep();
   forgetIfIncomplete();
   runNode('typescript/bin/tsc', ['--project', 'tsconfig.build.json']);
+  chmodSync(join(root, 'dist', 'cli', 'main.js'), 0o755); // a link to it, as npx makes one, has to run
 }
 
 const what = process.argv[2];
