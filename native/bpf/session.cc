@@ -79,6 +79,18 @@ int entry_map(const Session& session, Phase phase) { return phase == Phase::kSto
 
 ckpt_key chunk_key(const Session& session, uint32_t op, uint32_t chunk) { return ckpt_key{session.tgid, op, chunk, 0}; }
 
+struct Attachments {
+  Fd openat, access;
+
+  void give(Session& session) {
+    session.perf_openat = openat.release();
+    session.perf_access = access.release();
+    session.attached = true;
+  }
+};
+
+Attachments attach_both(int on_openat, int on_access) { return {attach_program(on_openat, kOpenat), attach_program(on_access, kAccess)}; }
+
 Session load_fresh(Layout layout, const Windows& windows) {
   const Features& has = features();
   Session fresh{};
@@ -94,8 +106,7 @@ Session load_fresh(Layout layout, const Windows& windows) {
   fresh.copy = windows.copy;
   fresh.globals = reinterpret_cast<ckpt_globals*>(static_cast<char*>(windows.globals) + object.globals_offset);
 
-  Fd perf_openat = attach_program(object.on_openat.get(), kOpenat);
-  Fd perf_access = attach_program(object.on_access.get(), kAccess);
+  Attachments attachments = attach_both(object.on_openat.get(), object.on_access.get());
   fresh.tgid = learn_tgid(fresh);
 
   // Nothing fails from here on: the descriptors and mappings change owner.
@@ -107,18 +118,20 @@ Session load_fresh(Layout layout, const Windows& windows) {
   fresh.copy_map = object.copy_map.release();
   fresh.on_openat = object.on_openat.release();
   fresh.on_access = object.on_access.release();
-  fresh.perf_openat = perf_openat.release();
-  fresh.perf_access = perf_access.release();
-  fresh.loaded = fresh.attached = true;
+  attachments.give(fresh);
+  fresh.loaded = true;
   return fresh;
 }
 
-void attach_both(Session& session) {
-  Fd perf_openat = attach_program(session.on_openat, kOpenat);
-  Fd perf_access = attach_program(session.on_access, kAccess);
-  session.perf_openat = perf_openat.release();
-  session.perf_access = perf_access.release();
-  session.attached = true;
+// Brings something up; if that fails, names the blocker where one is to be found.
+template <typename Call>
+void explained(Call call) {
+  try {
+    call();
+  } catch (const Error&) {
+    require_support();
+    throw;
+  }
 }
 
 }  // namespace
@@ -127,19 +140,13 @@ size_t copy_bytes(Layout layout) {
   return layout == Layout::kFast ? size_t{CKPT_COPY_ELEMENTS} * sizeof(ckpt_piece) : size_t{CKPT_OPS} * 2 * CKPT_PAGE;
 }
 
-void load(Session& session, Layout layout, const Windows& windows) try { session = load_fresh(layout, windows); } catch (const Error&) {
-  require_support();  // it names the blocker, if one is to be found
-  throw;
+void load(Session& session, Layout layout, const Windows& windows) {
+  explained([&] { session = load_fresh(layout, windows); });
 }
 
 void attach(Session& session) {
   if (session.attached) return;
-  try {
-    attach_both(session);
-  } catch (const Error&) {
-    require_support();
-    throw;
-  }
+  explained([&] { attach_both(session.on_openat, session.on_access).give(session); });
 }
 
 void detach(Session& session) {

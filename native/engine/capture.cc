@@ -21,7 +21,7 @@ struct Capture {
 Costs move_all(const Capture& capture, const Operation& operation, const CapturePlan& plan, const std::vector<Run>& runs) {
   Meter meter(Phase::kStore, capture.options.observer, plan.pages, plan.stored);
   move({operation, capture.id, runs.data(), runs.size(), capture.options.pages_per_trigger, false, meter});
-  return meter.costs();
+  return meter.costs(operation);
 }
 
 Handle commit(const Capture& capture, Arena& arena, const CapturePlan& plan, const std::vector<Run>& runs,

@@ -84,7 +84,6 @@ class Queue {
       header_->budget = budget(seen, count);
       job_.meter.about_to_move({pieces_[seen].addr, range_of(pieces_[seen + header_->budget - 1]).end});
       job_.operation.trigger(job_.kernel_writer);
-      job_.meter.triggered();
       const uint32_t done = __atomic_load_n(&header_->done, __ATOMIC_ACQUIRE);
       if (done == seen) {
         if (++stalled == kStallLimit) throw_no_progress(pieces_[seen].addr);

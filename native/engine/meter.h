@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "engine.h"
+#include "operation.h"
 
 namespace ckpt {
 
@@ -11,8 +12,7 @@ class Meter {
   Meter(Phase phase, Observer* observer, uint64_t total_pages, uint64_t total_bytes)
       : observer_(observer), progress_{phase, 0, 0, 0, total_pages, 0, total_bytes} {}
 
-  void triggered() { costs_.triggers++; }
-  void retried() { costs_.retries++; }
+  void retried() { retries_++; }
 
   void moved(Range piece) {
     progress_.address = piece.start;
@@ -40,12 +40,12 @@ class Meter {
   uint64_t total_bytes() const { return progress_.total_bytes; }
   bool complete() const { return progress_.done_bytes == progress_.total_bytes; }
 
-  Costs costs() const { return {now_ns() - start_ns_, costs_.triggers, costs_.retries}; }
+  Costs costs(const Operation& operation) const { return {now_ns() - start_ns_, operation.triggers(), retries_}; }
 
  private:
   Observer* observer_;
   Progress progress_;
-  Costs costs_{};
+  uint64_t retries_ = 0;
   bool unreported_ = false;  // something moved since the last report
   bool reported_ = false;    // the observer was called since the last trigger
   uint64_t start_ns_ = now_ns();

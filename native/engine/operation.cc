@@ -111,8 +111,8 @@ void Operation::walk() {
 void Operation::mappings_under(Range range, std::vector<Mapping>& out) const {
   if (walked_) {
     clip_mappings(all_, range, out);
-  } else if (!query_mappings(arena_.maps_fd, range, out)) {
-    clip_mappings(read_mappings(), range, out);
+  } else {
+    query_mappings(arena_.maps_fd, range, out);
   }
 }
 

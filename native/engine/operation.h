@@ -30,6 +30,8 @@ class Operation {
   uint32_t number() const { return number_; }
   bool seed() const { return layout_ == Layout::kSeed; }
 
+  uint64_t triggers() const { return triggers_; }
+
   // Triggers once.
   void trigger(bool kernel_writer) const {
     triggers_++;

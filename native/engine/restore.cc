@@ -153,7 +153,7 @@ RestoreInfo restore(uint64_t owner, Handle handle, const std::vector<Range>& reg
     throw;
   }
   writable.end();
-  const Costs costs = meter.costs();
+  const Costs costs = meter.costs(operation);
   const std::lock_guard<Lock> guard(a.lock);
   unpoison(a, target.regions);
   image.restores++;

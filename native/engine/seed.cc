@@ -56,7 +56,6 @@ class PagePump {
       control_->state = CKPT_PIECE_NEW;
       job_.meter.about_to_move(next_piece());
       job_.operation.trigger(job_.kernel_writer);
-      job_.meter.triggered();
       if (__atomic_load_n(&control_->moved, __ATOMIC_ACQUIRE) != before) break;
       if (control_->state == CKPT_PIECE_FAULT) {
         if (++touched > kTouchLimit) throw_unreachable();

@@ -40,18 +40,17 @@ Mapping clipped(Mapping mapping, Range range) {
 
 int Mapping::protection() const { return (read ? PROT_READ : 0) | (write ? PROT_WRITE : 0) | (execute ? PROT_EXEC : 0); }
 
-bool query_mappings(int maps_fd, Range range, std::vector<Mapping>& out) {
+void query_mappings(int maps_fd, Range range, std::vector<Mapping>& out) {
   for (uint64_t at = range.start; at < range.end;) {
     ProcmapQuery query{};
     query.size = sizeof query;
     query.query_flags = kQueryCoveringOrNext;
     query.query_addr = at;
     if (ioctl(maps_fd, kProcmapQuery, &query) != 0) {
-      if (errno == ENOENT) return true;  // nothing from here on
-      if (errno == ENOTTY || errno == EINVAL) return false;
+      if (errno == ENOENT) return;  // nothing from here on
       throw error_at(Code::kInternal, at, "PROCMAP_QUERY failed: %s", errno_text(errno).c_str());
     }
-    if (query.vma_start >= range.end) return true;
+    if (query.vma_start >= range.end) return;
     const bool shared = (query.vma_flags & kVmaShared) != 0;
     const Mapping mapping{query.vma_start,
                           query.vma_end,
@@ -63,7 +62,6 @@ bool query_mappings(int maps_fd, Range range, std::vector<Mapping>& out) {
     out.push_back(clipped(mapping, range));
     at = query.vma_end;
   }
-  return true;
 }
 
 std::vector<Mapping> read_mappings() {

@@ -24,9 +24,8 @@ struct Mapping {
   int protection() const;  // PROT_...
 };
 
-// Appends the parts of mappings that lie in `range`, by PROCMAP_QUERY on an open /proc/PID/maps. False if the kernel has no such query
-// (6.11 brought it).
-bool query_mappings(int maps_fd, Range range, std::vector<Mapping>& out);
+// Appends the parts of mappings that lie in `range`, by PROCMAP_QUERY (6.11) on an open /proc/PID/maps. Throws kInternal.
+void query_mappings(int maps_fd, Range range, std::vector<Mapping>& out);
 
 // All mappings of this process, from /proc/self/maps. Throws kInternal.
 std::vector<Mapping> read_mappings();
