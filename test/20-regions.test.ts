@@ -82,17 +82,19 @@ describe('regions', () => {
       ckpt.dispose();
     });
 
-    it('zeroes what a WebAssembly.Memory has grown by since', () => {
-      const memory = new WebAssembly.Memory({ initial: 1, maximum: 4 });
-      const expected = copy(fill(bytesOf(memory), 5));
-      const ckpt = checkpointSync({ regions: memory, layout });
-      memory.grow(2);
-      bytesOf(memory).fill(0xee);
-      restoreSync(ckpt, { writer });
-      expectSame(bytesOf(memory).subarray(0, WASM_PAGE), expected);
-      expectSame(bytesOf(memory).subarray(WASM_PAGE), new Uint8Array(2 * WASM_PAGE), 'the grown part');
-      ckpt.dispose();
-    });
+    for (const shared of [false, true]) {
+      it(`zeroes what a ${shared ? 'shared ' : ''}WebAssembly.Memory has grown by since`, () => {
+        const memory = new WebAssembly.Memory({ initial: 1, maximum: 4, shared });
+        const expected = copy(fill(bytesOf(memory), 5));
+        const ckpt = checkpointSync({ regions: memory, layout });
+        memory.grow(2);
+        bytesOf(memory).fill(0xee);
+        restoreSync(ckpt, { writer });
+        expectSame(bytesOf(memory).subarray(0, WASM_PAGE), expected);
+        expectSame(bytesOf(memory).subarray(WASM_PAGE), new Uint8Array(2 * WASM_PAGE), 'the grown part');
+        ckpt.dispose();
+      });
+    }
 
     it('zeroes what resizable and growable buffers, and a view that follows one, have grown by since', () => {
       const resizable = new ArrayBuffer(5000, { maxByteLength: 50_000 });
@@ -105,6 +107,7 @@ describe('regions', () => {
       followed.resize(4000);
       growable.grow(50_000);
       for (const region of regions) bytesOf(region).fill(0xee);
+      new Uint8Array(followed, 0, 100).fill(0xdd);
       restoreSync(ckpt, { writer });
       regions.forEach((region, index) => {
         const before = expected[index] as Uint8Array;
@@ -112,7 +115,7 @@ describe('regions', () => {
         const grown = bytesOf(region).subarray(before.length);
         expectSame(grown, new Uint8Array(grown.length), `grown part of regions[${index}]`);
       });
-      expectSame(new Uint8Array(followed, 0, 100), new Uint8Array(100).fill(0), 'before the view');
+      expectSame(new Uint8Array(followed, 0, 100), new Uint8Array(100).fill(0xdd), 'before the view');
       ckpt.dispose();
     });
   });

@@ -96,6 +96,11 @@ export function descriptors(): string[] {
   });
 }
 
+/** Attachments of programs that this process holds: each is a perf event, and ends with its descriptor. */
+export function attachments(): number {
+  return descriptors().filter((link) => link.includes('[perf_event]')).length;
+}
+
 /** Resident bytes of this process, but for V8's heap, which grows and shrinks as V8 likes. */
 export function nativeRss(): number {
   const pages = readFileSync('/proc/self/statm', 'latin1').split(' ')[1];
