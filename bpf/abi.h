@@ -103,7 +103,7 @@ struct ckpt_queue {
 	__u32 failed; /* of these, the ones not CKPT_PIECE_DONE or CKPT_PIECE_YOURS */
 	__u32 lock;   /* claims before 5.12, which has no atomic fetch-and-add */
 	__u32 armed;  /* openat() calls that armed this operation: user space sees that its marker was seen */
-	__u32 pad;
+	__u32 state;  /* serve_abi.h, enum ckpt_queue_state */
 };
 
 enum ckpt_piece_state {

@@ -59,17 +59,23 @@ static __always_inline struct claim claim_pieces(struct ckpt_queue *queue, bool 
 	return claim;
 }
 
-/* Says that the pieces of a claim are through. With fetch it is a full barrier: whoever sees the count sees their bytes, arm64 too. */
-static __always_inline void release_pieces(struct ckpt_queue *queue, __u32 count, bool fetch)
+/* Adds, and is a full barrier with fetch; without, it is one on x86. */
+static __always_inline void add_with_barrier(__u32 *counter, __u32 count, bool fetch)
 {
 	__u32 before;
 
 	if (fetch) {
-		before = __sync_fetch_and_add(&queue->done, count);
+		before = __sync_fetch_and_add(counter, count);
 		asm volatile("" : : "r"(before));
 	} else {
-		__sync_fetch_and_add(&queue->done, count);
+		__sync_fetch_and_add(counter, count);
 	}
+}
+
+/* Says that the pieces of a claim are through: whoever sees the count sees their bytes, with fetch on arm64 too. */
+static __always_inline void release_pieces(struct ckpt_queue *queue, __u32 count, bool fetch)
+{
+	add_with_barrier(&queue->done, count, fetch);
 }
 
 #endif /* CKPT_CLAIM_H */

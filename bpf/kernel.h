@@ -19,6 +19,7 @@ enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_HASH_OF_MAPS = 13,
+	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
@@ -29,12 +30,20 @@ enum {
 
 enum {
 	BPF_ANY = 0,
+	BPF_EXIST = 2,
+};
+
+enum {
+	BPF_RB_AVAIL_DATA = 0,
 };
 
 #define ENOENT 2
 #define ENOMEM 12
+#define EFAULT 14
 #define EBUSY  16
 #define EINVAL 22
+
+#define SIGSTOP 19
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
@@ -68,8 +77,49 @@ struct mm_struct {
 	unsigned long start_stack;
 };
 
+struct upid {
+	int nr;
+	void *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+typedef struct {
+	__u32 val;
+} kgid_t;
+
+/* Two words up to 6.2, one from 6.3 on: the same 8 bytes on a little-endian machine. */
+typedef struct {
+} kernel_cap_t;
+
+struct cred {
+	kuid_t uid;
+	kgid_t gid;
+	kuid_t suid;
+	kgid_t sgid;
+	kuid_t euid;
+	kgid_t egid;
+	kuid_t fsuid;
+	kgid_t fsgid;
+	kernel_cap_t cap_permitted;
+	kernel_cap_t cap_effective;
+	void *user_ns;
+};
+
 struct task_struct {
 	struct mm_struct *mm;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	const struct cred *cred;
+	__u64 start_boottime;
+	__u64 self_exec_id;
 };
 
 #pragma clang attribute pop

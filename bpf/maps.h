@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
-/* maps.h: what both objects share: store_map and restore_map with their entries, and the globals. */
+/* maps.h: what ckpt.bpf.c and seed.bpf.c share: store_map and restore_map with their entries, and the globals. */
 #ifndef CKPT_MAPS_H
 #define CKPT_MAPS_H
 
-/* Which way an operation goes. */
-enum phase {
-	STORE,
-	RESTORE,
-};
+#include "session.h"
 
 /*
  * Room for the header of every operation and for two walks of the longest kind at once. Elements are allocated as they come; where
@@ -29,24 +25,8 @@ struct entry_map restore_map SEC(".maps");
 /* Mapped into user space. */
 struct ckpt_globals globals;
 
-/* Set before the object is loaded. */
-const volatile __u32 nonce;
-const volatile __u32 kernel_writer; /* 0: bpf_probe_write_user is dead code that the verifier never sees */
-
 /* What a new entry starts from: too large for the stack. */
 static const struct ckpt_entry blank;
-
-static __always_inline __u32 current_tgid(void)
-{
-	return bpf_get_current_pid_tgid() >> 32;
-}
-
-static __always_inline struct mm_struct *current_mm(void)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-
-	return BPF_CORE_READ(task, mm);
-}
 
 /* A chunk of an operation of the current process. */
 static __always_inline struct ckpt_entry *find_chunk(__u32 phase, __u32 op, __u32 chunk)

@@ -3,6 +3,8 @@
 #ifndef CKPT_REQUEST_H
 #define CKPT_REQUEST_H
 
+#include "path.h"
+
 struct request {
 	__u32 phase; /* enum phase */
 	__u32 op;
@@ -19,30 +21,10 @@ static __always_inline bool may_be_served(__u64 tag)
 {
 	if (!READ_ONCE(globals.armed))
 		return false;
-	if (!(tag & CKPT_TAG_OURS) || CKPT_TAG_NONCE(tag) != nonce)
-		return false;
-	if (CKPT_TAG_OP(tag) >= CKPT_OPS)
+	if (!has_nonce(tag) || CKPT_TAG_OP(tag) >= CKPT_OPS)
 		return false;
 	return globals.tgid == current_tgid() || !globals.tgid;
 }
-
-/* Exactly these bytes: by words, as this is asked at every trigger; the machines we run on are little-endian. */
-static __always_inline bool same(const __u64 *path, const char *literal, const __u32 size)
-{
-	__u64 differ = 0;
-
-#pragma unroll
-	for (__u32 i = 0; i < size; i += sizeof(__u64)) {
-		__u32 bytes = size - i < sizeof(__u64) ? size - i : sizeof(__u64);
-		__u64 want = 0;
-
-		__builtin_memcpy(&want, literal + i, bytes);
-		differ |= (path[i / sizeof(__u64)] & (~0ull >> (64 - 8 * bytes))) ^ want;
-	}
-	return !differ;
-}
-
-#define IS_PATH(path, length, literal) ((length) == sizeof(literal) && same(path, literal, sizeof(literal)))
 
 /* openat() of a marker: fills the request. The hello that precedes all others is answered on the spot. */
 static __always_inline bool asks_to_arm(const struct sys_enter *ctx, struct request *request)

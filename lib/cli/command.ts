@@ -16,5 +16,16 @@ export interface Command {
   run(values: OptionValues): Promise<number>;
 }
 
+/** A command that another executable parses and carries out. */
+export interface ForwardedCommand {
+  readonly name: string;
+  readonly summary: string;
+  /** Takes the arguments as they were typed. Returns the exit status. */
+  forward(args: readonly string[]): Promise<number>;
+}
+
+/** Why a command cannot be carried out: said on stderr, exit status 1. */
+export class CommandError extends Error {}
+
 /** What the user typed makes no sense: said on stderr with the usage, exit status 2. */
 export class UsageError extends Error {}

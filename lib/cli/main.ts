@@ -2,13 +2,16 @@
 // main.ts: the command line: finds the command, parses its options, turns the outcome into an exit status.
 
 import { parseArgs } from 'node:util';
-import { UsageError, type Command } from './command';
+import { CommandError, UsageError, type Command, type ForwardedCommand } from './command';
 import { demoCommand } from './demo';
 import { doctorCommand } from './doctor';
+import { pathsCommand } from './paths';
+import { runCommand } from './run';
+import { serveCommand } from './serve';
 import { commandUsage, usage } from './usage';
 import { version } from './version';
 
-const commands: readonly Command[] = [doctorCommand, demoCommand];
+const commands: readonly (Command | ForwardedCommand)[] = [doctorCommand, demoCommand, serveCommand, runCommand, pathsCommand];
 const helpOption = { help: { type: 'boolean', short: 'h' } } as const;
 
 /** parseArgs() with its complaints as UsageError. */
@@ -20,7 +23,8 @@ function parse(args: string[], options: Command['options']): Record<string, stri
   }
 }
 
-async function runCommand(command: Command, args: string[]): Promise<number> {
+async function carryOut(command: Command | ForwardedCommand, args: string[]): Promise<number> {
+  if ('forward' in command) return command.forward(args);
   const values = parse(args, command.options);
   if (values['help'] === true) {
     console.log(commandUsage(command));
@@ -33,7 +37,7 @@ async function run(args: string[]): Promise<number> {
   const [first, ...rest] = args;
   if (first === undefined) throw new UsageError('Expected a command');
   const command = commands.find(({ name }) => name === first);
-  if (command !== undefined) return runCommand(command, rest);
+  if (command !== undefined) return carryOut(command, rest);
   if (!first.startsWith('-')) throw new UsageError(`Unknown command '${first}'`);
   const values = parse(args, { version: { type: 'boolean', short: 'v' } });
   console.log(values['version'] === true ? version() : usage(commands));
@@ -44,6 +48,10 @@ function report(error: unknown): number {
   if (error instanceof UsageError) {
     console.error(`${error.message}\n\n${usage(commands)}`);
     return 2;
+  }
+  if (error instanceof CommandError) {
+    console.error(error.message);
+    return 1;
   }
   const { code, message, stack } = error as Error & { code?: string };
   const ours = typeof code === 'string' && code.startsWith('ERR_CKPT_');

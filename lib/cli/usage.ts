@@ -1,9 +1,9 @@
 // usage.ts: the help texts.
 
-import type { Command } from './command';
+import type { Command, ForwardedCommand } from './command';
 
 /** Help of the whole program. */
-export function usage(commands: readonly Command[]): string {
+export function usage(commands: readonly (Command | ForwardedCommand)[]): string {
   const width = Math.max(...commands.map(({ name }) => name.length));
   return [
     'Usage: ebpf-ckpt COMMAND [OPTION]...',

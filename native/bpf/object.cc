@@ -3,18 +3,25 @@
 
 #include <bpf/libbpf.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <mutex>
 #include <string>
 
+#include "../memory/range.h"
 #include "privileges.h"
 #include "probe.h"
 
+extern "C" {
+#include "../../bpf/serve_abi.h"
+}
 #include "ckpt.skel.h"
 #include "seed.skel.h"
+#include "serve.skel.h"
 
 namespace ckpt::bpf {
 
@@ -77,7 +84,14 @@ class Log {
 std::mutex Log::mutex_;
 std::string Log::text_;
 
-// What differs between the two skeletons: their names, and that the seed layout needs no claims.
+// Room for the headers and for one walk of the longest kind, all of it paid for at once.
+void preallocate_entries(bpf_map* map) {
+  bpf_map__set_map_flags(map, 0);
+  bpf_map__set_max_entries(map, CKPT_OPS + CKPT_CHUNKS);
+}
+
+// What differs between the skeletons: their names, their settings, which programs there are to choose from, and what has to be
+// preallocated.
 struct Fast {
   using Skeleton = ckpt_bpf;
   static Skeleton* open() { return ckpt_bpf__open(); }
@@ -90,7 +104,12 @@ struct Fast {
   static bpf_program* on_access(Skeleton* s, const Features& features) {
     return features.fetch_and_add ? s->progs.ckpt_move_fetch : s->progs.ckpt_move_lock;
   }
-  static void preallocate(Skeleton*) {}
+  void set(Skeleton*) const {}
+  static void preallocate(Skeleton* s) {
+    preallocate_entries(s->maps.store_map);
+    preallocate_entries(s->maps.restore_map);
+  }
+  static bpf_map* events(Skeleton*) { return nullptr; }
 };
 
 struct Seed {
@@ -102,17 +121,34 @@ struct Seed {
     return vma_walk() == Walk::kIterator ? s->progs.seed_arm_iter : s->progs.seed_arm_list;
   }
   static bpf_program* on_access(Skeleton* s, const Features&) { return s->progs.seed_move; }
+  void set(Skeleton*) const {}
   static void preallocate(Skeleton* s) {
+    preallocate_entries(s->maps.store_map);
+    preallocate_entries(s->maps.restore_map);
     bpf_map__set_map_flags(s->maps.data_map, 0);
     bpf_map__set_max_entries(s->maps.data_map, CKPT_SEED_PREALLOCATED);
   }
+  static bpf_map* events(Skeleton*) { return nullptr; }
 };
 
-// Room for the headers and for one walk of the longest kind, all of it paid for at once.
-void preallocate_entries(bpf_map* map) {
-  bpf_map__set_map_flags(map, 0);
-  bpf_map__set_max_entries(map, CKPT_OPS + CKPT_CHUNKS);
-}
+struct Serve {
+  using Skeleton = serve_bpf;
+  static Skeleton* open() { return serve_bpf__open(); }
+  static int load(Skeleton* skeleton) { return serve_bpf__load(skeleton); }
+  static void destroy(Skeleton* skeleton) { serve_bpf__destroy(skeleton); }
+  static bpf_program* on_openat(Skeleton* s, const Features&) { return s->progs.serve_openat; }
+  static bpf_program* on_access(Skeleton* s, const Features& features) {
+    return features.fetch_and_add ? s->progs.serve_access_fetch : s->progs.serve_access_lock;
+  }
+  void set(Skeleton* s) const {
+    s->rodata->allowed_count = static_cast<__u32>(uids.size());
+    std::copy(uids.begin(), uids.end(), s->rodata->allowed);
+  }
+  static void preallocate(Skeleton*) {}  // they always are
+  static bpf_map* events(Skeleton* s) { return s->maps.events; }
+
+  const std::vector<uint32_t>& uids;
+};
 
 // Before 5.11 maps count against RLIMIT_MEMLOCK: raised as far as this process may.
 void raise_memlock() {
@@ -136,26 +172,43 @@ Error load_failure(int number, const std::string& reason) {
   return refusal("loading the BPF programs", number, reason);
 }
 
+// While it lives, this thread takes no signals: the verifier breaks off with EAGAIN at each (c3494801cd17, "bpf: check pending signals
+// while verifying programs"), and a process whose children stop and go on gets many.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 template <typename Kind>
-Object load_kind(uint32_t nonce, const Features& features) {
+Object load_kind(const Kind& kind, uint32_t nonce, const Features& features) {
   Log log;
   std::unique_ptr<typename Kind::Skeleton, void (*)(typename Kind::Skeleton*)> skeleton(Kind::open(), Kind::destroy);
   if (!skeleton) throw refusal("opening the BPF object", errno, log.tail());
 
   skeleton->rodata->nonce = nonce;
   skeleton->rodata->kernel_writer = features.kernel_writer;
+  kind.set(skeleton.get());
   bpf_program* const on_openat = Kind::on_openat(skeleton.get(), features);
   bpf_program* const on_access = Kind::on_access(skeleton.get(), features);
   bpf_program__set_autoload(on_openat, true);
   bpf_program__set_autoload(on_access, true);
-  if (!features.map_allocation) {
-    preallocate_entries(skeleton->maps.store_map);
-    preallocate_entries(skeleton->maps.restore_map);
-    Kind::preallocate(skeleton.get());
-  }
+  if (!features.map_allocation) Kind::preallocate(skeleton.get());
 
   if (!features.memory_cgroup) raise_memlock();
-  const int failed = Kind::load(skeleton.get());
+  const int failed = [&] {
+    const SignalsBlocked blocked;
+    return Kind::load(skeleton.get());
+  }();
   if (failed) throw load_failure(-failed, log.tail());
 
   Object object;
@@ -164,16 +217,24 @@ Object load_kind(uint32_t nonce, const Features& features) {
   object.restore_map = duplicate(bpf_map__fd(skeleton->maps.restore_map));
   object.copy_map = duplicate(bpf_map__fd(skeleton->maps.copy_map));
   object.globals_map = duplicate(bpf_map__fd(skeleton->maps.bss));
+  object.globals_bytes = page_up(bpf_map__value_size(skeleton->maps.bss));
   object.globals_offset = reinterpret_cast<char*>(&skeleton->bss->globals) - reinterpret_cast<char*>(skeleton->bss);
   object.on_openat = duplicate(bpf_program__fd(on_openat));
   object.on_access = duplicate(bpf_program__fd(on_access));
+  if (bpf_map* const events = Kind::events(skeleton.get())) object.events = duplicate(bpf_map__fd(events));
   return object;
 }
 
 }  // namespace
 
 Object load_object(Layout layout, uint32_t nonce, const Features& features) {
-  return layout == Layout::kFast ? load_kind<Fast>(nonce, features) : load_kind<Seed>(nonce, features);
+  return layout == Layout::kFast ? load_kind(Fast{}, nonce, features) : load_kind(Seed{}, nonce, features);
+}
+
+Object load_serve_object(const std::vector<uint32_t>& uids, uint32_t nonce, const Features& features) {
+  if (uids.empty() || uids.size() > CKPT_UIDS_MAX)
+    throw error(Code::kInternal, "Clients of %zu uids cannot be served: it takes 1 to %u", uids.size(), CKPT_UIDS_MAX);
+  return load_kind(Serve{uids}, nonce, features);
 }
 
 }  // namespace ckpt::bpf

@@ -25,8 +25,6 @@ constexpr char kOpenat[] = "sys_enter_openat";
 constexpr char kAccess[] = "sys_enter_access";
 constexpr int kHelloTries = 1000;  // a program may be skipped; that many times in a row it is not there
 
-size_t page_size() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
-
 // A map over a window of the arena, given back to the reservation unless kept.
 class WindowMapping {
  public:
@@ -91,7 +89,7 @@ struct Attachments {
 
 Attachments attach_both(int on_openat, int on_access) { return {attach_program(on_openat, kOpenat), attach_program(on_access, kAccess)}; }
 
-Session load_fresh(Layout layout, const Windows& windows) {
+Session load_fresh(Layout layout, const Windows& windows, const MakeObject& make) {
   const Features& has = features();
   Session fresh{};
   fresh.layout = layout;
@@ -100,10 +98,12 @@ Session load_fresh(Layout layout, const Windows& windows) {
   fresh.perf_openat = fresh.perf_access = -1;
   set_markers(fresh);
 
-  Object object = load_object(layout, fresh.nonce, has);
+  Object object = make(fresh.nonce, has);
   WindowMapping copy(windows.copy, copy_bytes(layout), object.copy_map.get());
-  WindowMapping globals(windows.globals, page_size(), object.globals_map.get());
+  WindowMapping globals(windows.globals, object.globals_bytes, object.globals_map.get());
   fresh.copy = windows.copy;
+  fresh.globals_window = windows.globals;
+  fresh.globals_bytes = object.globals_bytes;
   fresh.globals = reinterpret_cast<ckpt_globals*>(static_cast<char*>(windows.globals) + object.globals_offset);
 
   Attachments attachments = attach_both(object.on_openat.get(), object.on_access.get());
@@ -141,7 +141,25 @@ size_t copy_bytes(Layout layout) {
 }
 
 void load(Session& session, Layout layout, const Windows& windows) {
-  explained([&] { session = load_fresh(layout, windows); });
+  load(session, layout, windows, [layout](uint32_t nonce, const Features& has) { return load_object(layout, nonce, has); });
+}
+
+void load(Session& session, Layout layout, const Windows& windows, const MakeObject& make) {
+  explained([&] { session = load_fresh(layout, windows, make); });
+}
+
+void unload(Session& session) noexcept {
+  if (!session.loaded) return;
+  detach(session);
+  try {
+    unmap_window(session.copy, copy_bytes(session.layout));
+    unmap_window(session.globals_window, session.globals_bytes);
+  } catch (const Error&) {
+    // They stay mapped where they are; the reservation is not worth more than the descriptors.
+  }
+  for (const int fd : {session.data_map, session.store_map, session.restore_map, session.copy_map, session.on_openat, session.on_access})
+    close(fd);
+  session = Session{};
 }
 
 void attach(Session& session) {

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 extern "C" {
@@ -24,7 +25,7 @@ enum class Phase : uint32_t { kStore, kRestore };
 // Where the session's shared memory is mapped: addresses inside the arena, given by its owner.
 struct Windows {
   void* copy;     // copy_bytes(layout) bytes
-  void* globals;  // one page
+  void* globals;  // the object's .bss: a page, or as many as serve_abi.h makes it
 };
 
 struct Session {
@@ -40,6 +41,8 @@ struct Session {
   int perf_openat, perf_access;  // attachments, -1 while detached
   void* copy;                    // copy_map, mapped read-write
   ckpt_globals* globals;         // mapped read-write
+  void* globals_window;          // where, ...
+  size_t globals_bytes;          // ... and how much
   // The markers, in memory that is always present: the programs cannot read a path that is not.
   char ready[2][CKPT_PATH_MAX];     // by Phase
   char complete[2][CKPT_PATH_MAX];  // by Phase
@@ -51,6 +54,16 @@ size_t copy_bytes(Layout layout);
 // Loads the object and learns our own tgid. Leaves `session` as it was when it throws (kCapability, kKernel, kNoBtf, kLockdown,
 // kTracepoint, kBusy, kNoRoom, kInternal). The session is attached when this returns.
 void load(Session& session, Layout layout, const Windows& windows);
+
+struct Features;
+struct Object;
+
+// The same with an object that `make` loads for a nonce. Its globals begin as ckpt_globals do.
+using MakeObject = std::function<Object(uint32_t nonce, const Features& features)>;
+void load(Session& session, Layout layout, const Windows& windows, const MakeObject& make);
+
+// Detaches, and gives back maps, programs and windows. Nothing to do when it is not loaded.
+void unload(Session& session) noexcept;
 
 // Attaches the two programs; nothing to do when they are. 0.3-0.5 ms each. Throws kTracepoint, kCapability, kBusy (64 programs on the
 // tracepoint: it waits and tries again first, then says how many are attached), kInternal.

@@ -33,7 +33,7 @@ Handle commit(const Capture& capture, Arena& arena, const CapturePlan& plan, con
 }
 
 Handle capture_fast(const Capture& capture, const Operation& operation, const CapturePlan& plan) {
-  PageStore store(operation, plan.pages);
+  PageStore store(operation.arena(), operation.session(), plan.pages);
   const std::vector<Run> runs = place(plan.runs, store.extents());
   const Costs costs = move_all(capture, operation, plan, runs);
   const std::lock_guard<Lock> guard(operation.arena().lock);

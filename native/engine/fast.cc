@@ -4,41 +4,12 @@
 #include <vector>
 
 #include "../memory/copy.h"
+#include "cutter.h"
 #include "mover.h"
 
 namespace ckpt {
 
 namespace {
-
-constexpr uint32_t kPiecePagesMax = CKPT_PIECE_MAX / kPage;
-
-Range range_of(const ckpt_piece& piece) { return {piece.addr, piece.addr + piece.length}; }
-
-// Cuts runs into pieces of at most `pages` pages that cross no element of a segment. Pages of the process and of the store coincide, so
-// a piece ends on a page of both.
-class Cutter {
- public:
-  Cutter(const Run* runs, size_t count, uint32_t pages) : run_(runs), end_(runs + count), pages_(pages) {}
-
-  bool next(ckpt_piece& piece) {
-    if (run_ == end_) return false;
-    const uint64_t at = run_->addr + done_;
-    const uint32_t offset = run_->offset + done_;
-    const uint64_t page_end = page_down(at) + pages_ * kPage;
-    const uint32_t to_element = CKPT_VALUE - offset % CKPT_VALUE;
-    const auto length = static_cast<uint32_t>(std::min({page_end - at, uint64_t{run_->length - done_}, uint64_t{to_element}}));
-    piece = {at, run_->slot, offset, length, CKPT_PIECE_NEW, 0, 0};
-    done_ += length;
-    if (done_ == run_->length) run_++, done_ = 0;
-    return true;
-  }
-
- private:
-  const Run* run_;
-  const Run* end_;
-  const uint32_t pages_;
-  uint32_t done_ = 0;  // bytes of *run_ that are cut already
-};
 
 // The queue of one operation, filled batch after batch. Only this thread triggers it.
 class Queue {

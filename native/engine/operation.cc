@@ -7,7 +7,6 @@
 #include <mutex>
 
 #include "../bpf/probe.h"
-#include "../memory/windows.h"
 #include "clock.h"
 #include "janitor.h"
 
@@ -19,11 +18,6 @@ namespace {
 constexpr int kMarkerTries = 10000;
 // mmap_lock is held for a moment by whoever changes the layout.
 constexpr int kBusyTries = 1000;
-
-bpf::Windows windows_of(Layout layout) {
-  char* const base = reinterpret_cast<char*>(kSessionWindows + static_cast<size_t>(layout) * kSessionWindowBytes);
-  return {base, base + kSessionWindowBytes / 2};
-}
 
 uint32_t* armed_word(const bpf::Session& session, Layout layout, uint32_t number) {
   return layout == Layout::kSeed ? &bpf::seed_of(session, number)->armed : &bpf::queue_of(session, number)->armed;
@@ -44,7 +38,7 @@ bool take_number(Arena& arena, SessionSlot& slot, uint32_t& number) {
 void bring_up(Arena& arena, SessionSlot& slot, Layout layout) {
   {
     const std::lock_guard<Lock> attaching(slot.attaching);
-    if (!slot.session.loaded) bpf::load(slot.session, layout, windows_of(layout));
+    if (!slot.session.loaded) bpf::load(slot.session, layout, session_windows(layout));
     bpf::attach(slot.session);
     const std::lock_guard<Lock> guard(arena.lock);
     slot.ready = true;

@@ -46,6 +46,21 @@ std::vector<Range> merged(std::vector<Range> ranges) {
   return out;
 }
 
+std::vector<Range> subtract(const std::vector<Range>& ranges, const std::vector<Range>& others) {
+  std::vector<Range> out;
+  auto other = others.begin();
+  for (const Range& range : ranges) {
+    uint64_t at = range.start;
+    while (other != others.end() && other->end <= at) ++other;
+    for (auto over = other; over != others.end() && over->start < range.end; ++over) {
+      append(out, {at, over->start});
+      at = over->end;
+    }
+    append(out, {at, range.end});
+  }
+  return out;
+}
+
 void require_mapped(Range range, const std::vector<Mapping>& mappings) {
   uint64_t at = range.start;
   for (const Mapping& mapping : mappings) {
@@ -110,17 +125,10 @@ std::vector<Run> unplaced(const std::vector<Range>& runs) {
 }
 
 std::vector<Range> holes(const std::vector<Range>& regions, const Run* runs, size_t count) {
-  std::vector<Range> out;
-  size_t next = 0;
-  for (const Range& region : regions) {
-    uint64_t at = region.start;
-    for (; next < count && runs[next].addr < region.end; next++) {
-      append(out, {at, runs[next].addr});
-      at = runs[next].range().end;
-    }
-    append(out, {at, region.end});
-  }
-  return out;
+  std::vector<Range> covered;
+  covered.reserve(count);
+  for (size_t i = 0; i < count; i++) covered.push_back(runs[i].range());
+  return subtract(regions, covered);
 }
 
 }  // namespace ckpt

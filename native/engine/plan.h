@@ -18,6 +18,9 @@ struct CapturePlan {
 // Sorted, overlaps and neighbours merged, empty ones dropped.
 std::vector<Range> merged(std::vector<Range> ranges);
 
+// The parts of `ranges` that `others` do not cover; both merged.
+std::vector<Range> subtract(const std::vector<Range>& ranges, const std::vector<Range>& others);
+
 // The runs of `regions` (merged). Whole pages of private anonymous memory that were never touched are left out; everything else is taken,
 // to the byte. Throws kUnmapped.
 CapturePlan plan_capture(const Operation& operation, const std::vector<Range>& regions);

@@ -1,4 +1,6 @@
 // restore.cc: a restore, from validation to finish.
+#include <sys/mman.h>
+
 #include <mutex>
 
 #include "../bpf/probe.h"
@@ -112,7 +114,7 @@ void map_segments(Arena& arena, const Image& image) {
     const uint32_t slot = image.extents[i].slot;
     if (segment_mapped(arena.pool.segments[slot])) continue;
     const std::lock_guard<Lock> mapping(arena.mapping);
-    segment_map(slot, arena.pool.segments[slot]);
+    segment_map(slot, arena.pool.segments[slot], PROT_READ);
   }
 }
 

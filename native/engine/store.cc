@@ -12,8 +12,7 @@ namespace ckpt {
 namespace {
 
 // Makes one segment for a store that lacks `missing` pages. The slow part, an RCU grace period, runs without the lock.
-void add_segment(const Operation& operation, uint64_t missing) {
-  Arena& arena = operation.arena();
+void add_segment(Arena& arena, const bpf::Session& session, uint64_t missing) {
   uint32_t slot, pages;
   {
     const std::lock_guard<Lock> guard(arena.lock);
@@ -21,7 +20,7 @@ void add_segment(const Operation& operation, uint64_t missing) {
     slot = pool_reserve(arena.pool);
   }
   try {
-    segment_make(operation.session(), slot, arena.pool.segments[slot], pages);
+    segment_make(session, slot, arena.pool.segments[slot], pages);
   } catch (...) {
     const std::lock_guard<Lock> guard(arena.lock);
     pool_abandon(arena.pool, slot);
@@ -69,7 +68,7 @@ bool delete_elements(const bpf::Session& session, uint64_t image, const Run* run
 
 uint64_t live_bytes(const Arena& arena) { return (arena.pool.live_pages + arena.seed_pages) * kPage; }
 
-PageStore::PageStore(const Operation& operation, uint64_t pages) : arena_(operation.arena()) {
+PageStore::PageStore(Arena& arena, const bpf::Session& session, uint64_t pages) : arena_(arena) {
   for (;;) {
     uint64_t missing, shortage;
     {
@@ -81,7 +80,7 @@ PageStore::PageStore(const Operation& operation, uint64_t pages) : arena_(operat
       shortage = pool_shortage(arena_.pool, pages);
     }
     require_headroom(shortage);
-    add_segment(operation, missing);
+    add_segment(arena_, session, missing);
   }
 }
 

@@ -9,8 +9,8 @@ namespace ckpt {
 
 class PageStore {
  public:
-  // Takes `pages` from the pool, making segments where it has too few. Throws kNoRoom before anything is made.
-  PageStore(const Operation& operation, uint64_t pages);
+  // Takes `pages` from the pool, making segments of the session's data_map where it has too few. Throws kNoRoom before anything is made.
+  PageStore(Arena& arena, const bpf::Session& session, uint64_t pages);
   ~PageStore();
   PageStore(const PageStore&) = delete;
   PageStore& operator=(const PageStore&) = delete;

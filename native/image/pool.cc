@@ -159,9 +159,9 @@ void pool_withdraw(Pool& pool, uint32_t slot) {
 
 bool segment_mapped(const Segment& segment) { return __atomic_load_n(&segment.mapped, __ATOMIC_ACQUIRE); }
 
-void segment_map(uint32_t slot, Segment& segment) {
+void segment_map(uint32_t slot, Segment& segment, int protection) {
   if (segment_mapped(segment)) return;
-  map_window(segment_window(slot), segment.pages * kPage, PROT_READ, segment.fd);
+  map_window(segment_window(slot), segment.pages * kPage, protection, segment.fd);
   __atomic_store_n(&segment.mapped, true, __ATOMIC_RELEASE);
 }
 

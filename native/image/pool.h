@@ -69,7 +69,8 @@ void pool_withdraw(Pool& pool, uint32_t slot);
 bool segment_mapped(const Segment& segment);
 // Maps it, if it is not; one caller at a time. An image must hold pages of it, so that it is not freed meanwhile. 70 us per MiB: the page
 // tables are filled at once.
-void segment_map(uint32_t slot, Segment& segment);
+// `protection`: PROT_READ, and PROT_WRITE for who moves bytes into it that no program could.
+void segment_map(uint32_t slot, Segment& segment, int protection);
 
 // Pages of the next segment, given that `short_pages` are missing: what is asked for if that is much, else room to grow.
 uint32_t segment_size(const Pool& pool, uint64_t short_pages);

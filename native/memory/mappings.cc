@@ -4,14 +4,15 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cinttypes>
-#include <cstdio>
+#include <charconv>
 #include <cstring>
-#include <memory>
 
 #include "../error.h"
+#include "../fd.h"
 
 namespace ckpt {
 
@@ -36,7 +37,65 @@ Mapping clipped(Mapping mapping, Range range) {
   return mapping;
 }
 
+// What a line of /proc/PID/maps is read with: a number, or what lies between two of them.
+class Cursor {
+ public:
+  explicit Cursor(std::string_view line) : at_(line.data()), end_(line.data() + line.size()) {}
+
+  uint64_t number(int base) {
+    uint64_t value = 0;
+    at_ = std::from_chars(at_, end_, value, base).ptr;
+    return value;
+  }
+  char next() { return at_ < end_ ? *at_++ : '\0'; }
+  std::string_view rest() {
+    while (at_ < end_ && *at_ == ' ') at_++;
+    return {at_, static_cast<size_t>(end_ - at_)};
+  }
+
+ private:
+  const char *at_, *end_;
+};
+
+// "559eb1c5b000-559eb1c5d000 r--p 00000000 fe:00 1234    /usr/bin/cat"
+void take_line(std::string_view line, const TakeMapping& take) {
+  Cursor cursor(line);
+  NamedMapping mapping{};
+  mapping.start = cursor.number(16), cursor.next();
+  mapping.end = cursor.number(16), cursor.next();
+  mapping.vma = mapping.range();
+  mapping.read = cursor.next() == 'r';
+  mapping.write = cursor.next() == 'w';
+  mapping.execute = cursor.next() == 'x';
+  mapping.shared = cursor.next() == 's', cursor.next();
+  mapping.offset = cursor.number(16), cursor.next();
+  const auto major = static_cast<unsigned>(cursor.number(16));
+  cursor.next();
+  const auto minor = static_cast<unsigned>(cursor.number(16));
+  cursor.next();
+  mapping.device = makedev(major, minor);
+  mapping.inode = cursor.number(10);
+  mapping.anonymous = !mapping.shared && mapping.inode == 0 && mapping.device == 0;
+  take(mapping, cursor.rest());
+}
+
+// Takes the complete lines of the first `bytes`; moves what remains to the front and returns its length.
+size_t take_lines(std::vector<char>& buffer, size_t bytes, const TakeMapping& take) {
+  std::string_view text(buffer.data(), bytes);
+  for (size_t length; (length = text.find('\n')) != text.npos; text.remove_prefix(length + 1)) take_line(text.substr(0, length), take);
+  memmove(buffer.data(), text.data(), text.size());
+  return text.size();
+}
+
 }  // namespace
+
+NamedMapping NamedMapping::cut(Range part) const {
+  NamedMapping piece(*this);
+  piece.start = std::max(start, part.start);
+  piece.end = std::min(end, part.end);
+  if (inode != 0) piece.offset += piece.start - start;
+  return piece;
+}
 
 int Mapping::protection() const { return (read ? PROT_READ : 0) | (write ? PROT_WRITE : 0) | (execute ? PROT_EXEC : 0); }
 
@@ -64,19 +123,25 @@ void query_mappings(int maps_fd, Range range, std::vector<Mapping>& out) {
   }
 }
 
-std::vector<Mapping> read_mappings() {
-  const std::unique_ptr<FILE, int (*)(FILE*)> file(fopen("/proc/self/maps", "re"), fclose);
-  if (!file) throw error(Code::kInternal, "Cannot read /proc/self/maps: %s", errno_text(errno).c_str());
-  std::vector<Mapping> all;
-  char line[8192];
-  while (fgets(line, sizeof line, file.get()) != nullptr) {
-    uint64_t start, end, inode;
-    char flags[5], device[32];
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*x %31s %" SCNu64, &start, &end, flags, device, &inode) != 5) continue;
-    const bool shared = flags[3] == 's';
-    all.push_back(
-        {start, end, flags[0] == 'r', flags[1] == 'w', flags[2] == 'x', shared, !shared && inode == 0 && strcmp(device, "00:00") == 0});
+void scan_maps(int maps_fd, const TakeMapping& take) {
+  std::vector<char> buffer(uint64_t{64} << 10);
+  size_t kept = 0;  // bytes of a line that is not complete yet
+  for (off_t at = 0;;) {
+    if (kept == buffer.size()) buffer.resize(2 * buffer.size());
+    const ssize_t got = pread(maps_fd, buffer.data() + kept, buffer.size() - kept, at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got == 0 || (got < 0 && errno == ESRCH)) return;  // the end, or the process is
+    if (got < 0) throw error(Code::kInternal, "Cannot read the mappings of a process: %s", errno_text(errno).c_str());
+    at += got;
+    kept = take_lines(buffer, kept + static_cast<size_t>(got), take);
   }
+}
+
+std::vector<Mapping> read_mappings() {
+  const Fd maps(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
+  if (!maps) throw error(Code::kInternal, "Cannot read /proc/self/maps: %s", errno_text(errno).c_str());
+  std::vector<Mapping> all;
+  scan_maps(maps.get(), [&all](const NamedMapping& mapping, std::string_view) { all.push_back(mapping); });
   return all;
 }
 

@@ -4,6 +4,9 @@
 #include <linux/types.h>
 
 #include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "range.h"
@@ -23,6 +26,24 @@ struct Mapping {
   Range range() const { return {start, end}; }
   int protection() const;  // PROT_...
 };
+
+// A VMA with what /proc/PID/maps says of its file.
+struct NamedMapping : Mapping {
+  uint64_t offset;   // of `start`: bytes into the file
+  uint64_t device;   // makedev()
+  uint64_t inode;    // 0: none
+  std::string name;  // "[heap]", "[stack]", a path, or empty
+  Range vma;         // the whole VMA, where this is only a part of it
+
+  // What lies in `part`.
+  NamedMapping cut(Range part) const;
+};
+
+// A line of /proc/PID/maps. `mapping` has no name: that is `name`, valid during the call only.
+using TakeMapping = std::function<void(const NamedMapping& mapping, std::string_view name)>;
+
+// Hands over all mappings of an open /proc/PID/maps, in order of address: none if the address space is gone. Throws kInternal.
+void scan_maps(int maps_fd, const TakeMapping& take);
 
 // Appends the parts of mappings that lie in `range`, by PROCMAP_QUERY (6.11) on an open /proc/PID/maps. Throws kInternal.
 void query_mappings(int maps_fd, Range range, std::vector<Mapping>& out);

@@ -66,6 +66,12 @@ Arena& arena();
 // The same for paths that must not throw: null instead.
 Arena* find_arena() noexcept;
 
+// Where the shared memory of a session is mapped.
+inline bpf::Windows session_windows(bpf::Layout layout) {
+  char* const base = reinterpret_cast<char*>(kSessionWindows + static_cast<size_t>(layout) * kSessionWindowBytes);
+  return {base, base + kSessionWindowBytes / 2};
+}
+
 // A block of the arena's heap, page-aligned, not cleared. Both take the lock to be held. Throws kNoRoom.
 void* heap_take(Arena& arena, uint64_t bytes);
 void heap_give(Arena& arena, void* block, uint64_t bytes);

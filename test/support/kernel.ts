@@ -9,6 +9,7 @@ const bpftool =
   ['/usr/sbin/bpftool', '/sbin/bpftool', '/usr/local/sbin/bpftool', '/usr/bin/bpftool'].find((path) => existsSync(path)) ?? 'bpftool';
 
 interface Listed {
+  map_ids?: number[];
   id: number;
   name?: string;
   type: string;
@@ -71,15 +72,21 @@ export function loaded(): Set<string> {
   const lines = (kind: 'prog' | 'map'): string[] =>
     list(kind, 'list')
       .filter(({ name, type }) => ours.test(name ?? '') || (kind === 'prog' && type === 'tracepoint'))
-      .map(({ id, name }) => `${kind} ${id} ${name ?? ''}`);
+      .map((each) => lineOf(kind, each));
   return new Set([...lines('prog'), ...lines('map')]);
 }
 
-/** What is loaded now and was not before; waits for the kernel, which frees things later. */
+const lineOf = (kind: 'prog' | 'map', { id, name }: Listed): string => `${kind} ${id} ${name ?? ''}`;
+
+/** What is loaded now, was not before, and is not this process's own; waits for the kernel, which frees things later. */
 export async function leftSince(before: Set<string>): Promise<string[]> {
   const deadline = Date.now() + 10_000 * counts.patience;
+  const { programs, maps } = held();
+  const mine = new Set([...maps.map(({ id }) => id), ...programs.flatMap(({ map_ids }) => map_ids ?? [])]);
+  const known = new Set([...before, ...programs.map((each) => lineOf('prog', each))]);
+  const isMine = (line: string): boolean => mine.has(Number(/^map (\d+)/.exec(line)?.[1]));
   for (;;) {
-    const left = [...loaded()].filter((line) => !before.has(line));
+    const left = [...loaded()].filter((line) => !known.has(line) && !isMine(line));
     if (left.length === 0 || Date.now() > deadline) return left;
     await sleep(100);
   }
