@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 packages() {
 	case $1 in
 	build) echo clang cmake ninja-build g++ bpftool zlib1g-dev ;;
-	test) echo clang-format ;;
+	test) echo clang-format pkg-config ;;
 	kernels)
 		echo qemu-system-x86 busybox-static zstd xz-utils
 		# Part of QEMU until 7.2, a package of its own since.

@@ -1,9 +1,11 @@
 // 95-cli: the command line: exit statuses, what goes where, plain lines in a pipe, bars on a terminal.
 
-import { readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { checkpointSync, restoreSync, support, type Support } from 'ebpf-ckpt';
+import { Watcher, type CDemoReport } from '../dist/cli/c-demonstration';
 import { demonstrate, type DemoEngine, type DemoReport } from '../dist/cli/demonstration';
 import { life, SIDE } from '../dist/cli/life';
 import { counts } from './counts';
@@ -22,6 +24,10 @@ const onTerminal = (env: NodeJS.ProcessEnv, ...args: string[]): Promise<Ended> =
   });
 
 const silent = { phase: () => ({ update: () => undefined, finish: () => undefined }) };
+
+type Line = Parameters<Watcher['take']>[0];
+
+const { version } = JSON.parse(readFileSync(join(__dirname, '..', 'package.json'), 'utf8')) as { version: string };
 
 describe('the command line', function () {
   this.timeout(60_000 * counts.patience);
@@ -110,20 +116,26 @@ describe('the command line', function () {
       expect(stdout)
         .to.include(`writer: ${support().writer}`)
         .and.match(/memcpy +[\d.]+ GB\/s/);
+      for (const step of ['save', 'recover']) {
+        expect(stdout).to.match(new RegExp(`^C program: ${step} +[\\d.]+ MiB in [\\d.]+ ms`, 'm'));
+        expect(stdout).to.match(new RegExp(`^ +C program, ${step} +[\\d.]+ GB/s +[\\d.]+ x memcpy$`, 'm'));
+      }
       expect(stdout).to.include('Every byte came back').and.not.include('\x1b').and.not.include('\r');
     });
 
     it('--json tells the outcome', async () => {
       const { status, stdout } = await cli('demo', '--json', ...size);
       expect(status).to.equal(0);
-      const { ok, bytes, writer, figures, memcpyGBps, checks } = JSON.parse(stdout) as DemoReport;
+      const { ok, bytes, writer, figures, memcpyGBps, checks, c } = JSON.parse(stdout) as DemoReport & { c: CDemoReport };
       expect([ok, writer]).to.deep.equal([true, support().writer]);
       expect(bytes).to.be.greaterThan(counts.demoMiB << 20);
       for (const { checkpointGBps, restoreGBps } of Object.values(figures))
         expect(Math.min(checkpointGBps, restoreGBps)).to.be.greaterThan(0);
       expect(memcpyGBps).to.be.greaterThan(0);
       expect(checks.length).to.be.at.least(10);
-      expect(checks.every((check) => check.ok)).to.equal(true);
+      expect([...checks, ...c.checks].every((check) => check.ok)).to.equal(true);
+      expect(c.bytes).to.be.at.least(counts.demoMiB << 20);
+      expect(Math.min(c.figures.saveGBps, c.figures.recoverGBps)).to.be.greaterThan(0);
     });
 
     it('shows a bar that moves on a terminal', async () => {
@@ -183,6 +195,56 @@ describe('the command line', function () {
       expect(checks.filter((check) => !check.ok).map(({ what }) => what)).to.include(
         'the program goes on to the same answer (page by page)',
       );
+    });
+  });
+
+  describe("the demo's C half", () => {
+    const end = { event: 'end', uid: 65534, ok: true } as const;
+    const sums = (after: string, ruined = 'b'): Line[] => [
+      { event: 'checksum', when: 'before', value: 'a' },
+      { event: 'checksum', when: 'ruined', value: ruined },
+      { event: 'checksum', when: 'after', value: after },
+    ];
+    const steps = (['save', 'recover'] as const).map((step): Line => ({ event: 'step', step, bytes: 8 << 20, ms: 1 }));
+
+    for (const [what, lines, status, ok] of [
+      ['is content with memory that came back', [...steps, ...sums('a'), end], 0, true],
+      ['sees memory that did not come back', [...steps, ...sums('c'), end], 0, false],
+      ['sees memory that was never ruined', [...steps, ...sums('a', 'a'), end], 0, false],
+      ['sees a program that had privileges', [...steps, ...sums('a'), { ...end, uid: 0 }], 0, false],
+      ['sees a program that failed', [...steps, ...sums('a'), end], 1, false],
+      ['sees a program that was cut off', [...steps, ...sums('a')], 0, false],
+      ['sees a program that was never served', [], 1, false],
+    ] as [string, Line[], number, boolean][])
+      it(what, () => {
+        const watcher = new Watcher(silent);
+        for (const line of lines) watcher.take(line);
+        expect(watcher.report(8, status).ok).to.equal(ok);
+      });
+  });
+
+  describe('paths', () => {
+    it('tells where library, header and pkg-config file lie', async () => {
+      const { status, stdout } = await cli('paths', '--json');
+      expect(status).to.equal(0);
+      const found = JSON.parse(stdout) as Record<string, string>;
+      expect(Object.keys(found)).to.deep.equal(['library', 'archive', 'header', 'pkgConfig']);
+      for (const path of Object.values(found)) expect(existsSync(path), path).to.equal(true);
+    });
+
+    it('a program is compiled and linked with them, and runs', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'ebpf-ckpt-test-'));
+      try {
+        const source = join(folder, 'program.c');
+        writeFileSync(source, '#include <ebpf_ckpt.h>\n#include <stdio.h>\nint main(void) { return puts(ckpt_version()) < 0; }\n');
+        const compile = `eval "cc '${source}' -o '${join(folder, 'program')}' $(pkg-config --cflags --libs ebpf-ckpt)"`;
+        const paths = await cli('paths', '--pkg-config');
+        const compiled = await run('sh', ['-c', compile], { PKG_CONFIG_PATH: paths.stdout.trim() });
+        expect(compiled.status, compiled.stderr).to.equal(0);
+        expect((await run(join(folder, 'program'), [])).stdout).to.equal(`${version}\n`);
+      } finally {
+        rmSync(folder, { recursive: true });
+      }
     });
   });
 

@@ -32,7 +32,7 @@ export interface CDemoReport {
 const labels = { save: 'C program: save', recover: 'C program: recover' };
 
 /** Follows the program line by line. */
-class Watcher {
+export class Watcher {
   readonly #view: DemoView;
   #line: ReturnType<DemoView['phase']> | undefined;
   readonly #sums = new Map<string, string>();

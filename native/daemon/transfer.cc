@@ -84,8 +84,7 @@ void Transfer::finish(uint32_t index) {
     case CKPT_PIECE_DONE:
       break;
     default:
-      throw error_at(Code::kInternal, piece.addr, "Piece of %u bytes at 0x%llx, slot %u offset %u, was refused in state %u (%d)",
-                     piece.length, static_cast<unsigned long long>(piece.addr), piece.slot, piece.offset, piece.state, piece.error);
+      throw refused(piece);
   }
   moved_[index] = true;
   finished_++;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "../error.h"
 #include "../image/image.h"
 
 namespace ckpt {
@@ -11,6 +12,12 @@ namespace ckpt {
 constexpr uint32_t kPiecePagesMax = CKPT_PIECE_MAX / kPage;
 
 inline Range range_of(const ckpt_piece& piece) { return {piece.addr, piece.addr + piece.length}; }
+
+// The program calls a piece BAD, or says something that it cannot: a bug of ours.
+inline Error refused(const ckpt_piece& piece) {
+  return error_at(Code::kInternal, piece.addr, "Piece of %u bytes at 0x%llx, slot %u offset %u, was refused in state %u (%d)", piece.length,
+                  static_cast<unsigned long long>(piece.addr), piece.slot, piece.offset, piece.state, piece.error);
+}
 
 // Cuts runs into pieces of at most `pages` pages that cross no element of a segment. Pages of the process and of the store coincide, so
 // a piece ends on a page of both.

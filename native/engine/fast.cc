@@ -86,8 +86,7 @@ class Queue {
       case CKPT_PIECE_FAULT:
         break;
       default:
-        throw error_at(Code::kInternal, piece.addr, "Piece of %u bytes at 0x%llx, slot %u offset %u, was refused in state %u (%d)",
-                       piece.length, static_cast<unsigned long long>(piece.addr), piece.slot, piece.offset, piece.state, piece.error);
+        throw refused(piece);
     }
   }
 
