@@ -164,21 +164,34 @@ for (const writer of writers) {
       expect((await expectOk([bare('layout'), 'mapped'])).stdout).to.include('protection rw-p');
     });
 
-    it('have what they made read-only since rolled back, and it stays read-only', async () => {
-      expect((await expectOk([bare('layout'), 'protected'])).stdout).to.include('protection r--p');
+    for (const [what, mode] of [
+      ['unmapped', 'unmapped'],
+      ['unmapped in part', 'shrunk'],
+      ['made read-only', 'protected'],
+      ['made inaccessible', 'closed'],
+    ] as const)
+      it(`have memory back that they ${what} since, to be used as before`, async () => {
+        expect((await expectOk([bare('layout'), mode])).stdout).to.include('protection rw-p');
+      });
+
+    it('have back what malloc() gave back to the kernel since, again and again, and go on with it', async () => {
+      const { stdout, pid } = await expectOk([bare('freer'), '3', String(Math.min(counts.bssMiB, 150))]);
+      expect(steps(stdout)).to.deep.equal(['saved', ...Array<string[]>(3).fill(['given back', 'recovered']).flat(), 'ok']);
+      expect(daemon().all('failed', { pid })).to.deep.equal([]);
     });
 
-    it('have what they made inaccessible since rolled back, and it stays inaccessible', async () => {
-      expect((await expectOk([bare('layout'), 'closed'])).stdout).to.include('protection ---p');
-    });
-
-    for (const mode of ['unmapped', 'shrunk']) {
-      it(`are refused the restore of what they have ${mode}, and no byte changes`, async () => {
+    for (const [what, mode, why] of [
+      ['unmapped a file', 'file', /no longer mapped/],
+      ['unmapped shared memory', 'shared', /no longer mapped/],
+      ['mapped something else in the place of memory', 'taken', /not what was mapped/],
+    ] as const)
+      it(`are refused the restore if they ${what} since, and no byte changes`, async () => {
         const { stdout, pid } = await expectOk([bare('layout'), mode, nothing]);
         expect(stdout).to.include('nothing changed');
-        expect(await daemon().wait('failed', { pid })).to.deep.include({ phase: 'restore', error: 'EFAULT' });
+        const failed = await daemon().wait('failed', { pid });
+        expect(failed).to.deep.include({ phase: 'restore', error: 'EFAULT' });
+        expect(failed.message).to.match(why);
       });
-    }
 
     for (const mode of ['born', 'ended']) {
       it(`are refused the restore if a thread was ${mode} since, and no byte changes`, async () => {

@@ -8,6 +8,7 @@
 #include "../engine/clock.h"
 #include "../engine/plan.h"
 #include "../error.h"
+#include "layout.h"
 
 namespace ckpt {
 
@@ -164,8 +165,7 @@ void ClientOperation::plan_recover() {
                 which.c_str());
   }
   const ClientImage& image = found->second;
-  const Coverage now = cover(client_.target, image.coverage.parts, image.coverage.left);
-  require_restorable(client_.target, image.coverage, now);
+  const Coverage now = restorable(image.coverage);
   // What is not written back is not reset either: both runs and left out memory are out of its reach.
   const std::vector<Range> shared = shared_since(image.coverage, now);
   std::vector<Range> untouched = ranges_of(image.runs);
@@ -181,6 +181,19 @@ void ClientOperation::plan_recover() {
   changed_ = true;
   put_back(back);
   begin_transfer(without(image.runs, shared));
+}
+
+// What is covered now, once the layout is that of then again.
+Coverage ClientOperation::restorable(const Coverage& then) {
+  const Target& target = client_.target;
+  Coverage now = cover(target, then.parts, then.left);
+  const std::vector<LayoutChange> changes = layout_changes(target, then, now);
+  if (!changes.empty()) {
+    put_layout_back(target, changes, [this] { changed_ = true; });
+    now = cover(target, then.parts, then.left);
+  }
+  require_restorable(target, then, now);
+  return now;
 }
 
 void ClientOperation::put_back(const std::vector<Reset>& resets) {

@@ -72,6 +72,7 @@ class ClientOperation {
   bool next_batch();
   bool settle();
   void begin_transfer(const std::vector<Run>& runs);
+  Coverage restorable(const Coverage& then);
   void put_back(const std::vector<Reset>& resets);
   void complete();
 

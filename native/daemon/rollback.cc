@@ -1,6 +1,8 @@
 // rollback.cc: see rollback.h.
 #include "rollback.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -203,22 +205,101 @@ void require_kept(Backings& backings, const NamedMapping& then, const NamedMappi
                  "The file behind the memory at 0x%llx (%s) has been truncated since the checkpoint", hex(at), now.name.c_str());
 }
 
+// Walks through `then` in order of address: calls `gone` for each part of a mapping where nothing is now, `there` for each where something
+// is.
+template <typename Gone, typename There>
+void compare(const Mappings& then, const Mappings& now, Gone gone, There there) {
+  size_t next = 0;
+  for (const NamedMapping& mapping : then) {
+    while (next < now.size() && now[next].end <= mapping.start) next++;
+    uint64_t at = mapping.start;
+    for (size_t i = next; at < mapping.end; i++) {
+      const uint64_t start = i < now.size() ? std::min(now[i].start, mapping.end) : mapping.end;
+      if (at < start) gone(mapping, Range{at, start});
+      at = std::max(at, start);
+      if (at == mapping.end) break;
+      const Range part{at, std::min(now[i].end, mapping.end)};
+      there(mapping, now[i], part);
+      at = part.end;
+    }
+  }
+}
+
+Error unmapped(uint64_t address) { return error_at(Code::kUnmapped, address, "The memory at 0x%llx is no longer mapped", hex(address)); }
+
+void require_same(Backings& backings, const NamedMapping& then, const NamedMapping& now, uint64_t address) {
+  if (!is_same(then, now))
+    throw error_at(Code::kUnmapped, address, "The memory at 0x%llx is not what was mapped there at the checkpoint", hex(address));
+  require_kept(backings, then, now);
+}
+
 void require_mapped(const Target& target, const Mappings& then) {
   const Mappings now = target.mappings();
   if (now.empty()) throw gone(target);
   Backings backings(target);
-  size_t next = 0;
-  for (const NamedMapping& mapping : then) {
-    while (next < now.size() && now[next].end <= mapping.start) next++;
-    size_t i = next;
-    for (uint64_t at = mapping.start; at < mapping.end; at = now[i++].end) {
-      if (i == now.size() || now[i].start > at) throw error_at(Code::kUnmapped, at, "The memory at 0x%llx is no longer mapped", hex(at));
-      if (!is_same(mapping, now[i]))
-        throw error_at(Code::kUnmapped, at, "The memory at 0x%llx is not what was mapped there at the checkpoint", hex(at));
-      require_kept(backings, mapping, now[i]);
-    }
-  }
+  const auto nothing = [](const NamedMapping&, Range range) { throw unmapped(range.start); };
+  compare(then, now, nothing,
+          [&](const NamedMapping& was, const NamedMapping& is, Range part) { require_same(backings, was, is, part.start); });
 }
+
+// Gathers layout changes in order of address, neighbours of a kind as one.
+class Changes {
+ public:
+  Changes(const Mappings& then, const Mappings& now) : now_(now) {
+    for (const NamedMapping& mapping : now)
+      if (is_heap(mapping)) heap_now_ = mapping.end;
+    for (const NamedMapping& mapping : then)
+      if (is_heap(mapping)) heap_then_ = std::max(heap_then_, mapping.vma.end);
+  }
+
+  void gone(const NamedMapping& was, Range range) {
+    if (!was.anonymous) throw unmapped(range.start);
+    if (!is_heap(was) || range.start < heap_now_) return add(LayoutChange::kMap, range, was.protection(), true);
+    grow_heap(heap_now_ == 0 ? was.vma.start : heap_now_);
+    if (was.protection() != kOfHeap) add(LayoutChange::kProtect, range, was.protection(), true);
+  }
+
+  void there(const NamedMapping& was, const NamedMapping& is, Range part) {
+    if (was.protection() != is.protection())
+      add(LayoutChange::kProtect, part, was.protection(), (was.protection() & ~is.protection()) != 0);
+  }
+
+  std::vector<LayoutChange> all() { return std::move(changes_); }
+
+ private:
+  static constexpr int kOfHeap = PROT_READ | PROT_WRITE;
+
+  static bool is_heap(const NamedMapping& mapping) { return mapping.name == "[heap]"; }
+
+  void grow_heap(uint64_t from) {
+    if (grown_) return;
+    grown_ = true;
+    // brk() keeps a page free between the heap and what follows.
+    for (const NamedMapping& mapping : now_)
+      if (mapping.end > from && mapping.start < heap_then_ + kPage)
+        throw error_at(Code::kUnmapped, from,
+                       "The memory at 0x%llx is no longer mapped: [heap] has shrunk, and something else is at 0x%llx now", hex(from),
+                       hex(mapping.start));
+    changes_.push_back({LayoutChange::kGrowHeap, {from, heap_then_}, kOfHeap, true});
+  }
+
+  void add(LayoutChange::Kind kind, Range range, int protection, bool needed) {
+    if (!changes_.empty()) {
+      LayoutChange& last = changes_.back();
+      if (last.kind == kind && last.range.end == range.start && last.protection == protection) {
+        last.range.end = range.end;
+        last.needed |= needed;
+        return;
+      }
+    }
+    changes_.push_back({kind, range, protection, needed});
+  }
+
+  const Mappings& now_;
+  uint64_t heap_now_ = 0, heap_then_ = 0;  // where [heap] ends, 0: there is none
+  bool grown_ = false;
+  std::vector<LayoutChange> changes_;
+};
 
 // The mappings with anonymous neighbours as one: asking for pages costs by the question, on older kernels that of 512 pages.
 Mappings joined(const Mappings& mappings) {
@@ -302,6 +383,22 @@ std::vector<Range> captured_runs(const Target& target, const Coverage& coverage)
   }
   if (!target.alive()) throw gone(target);
   return runs;
+}
+
+std::vector<LayoutChange> layout_changes(const Target& target, const Coverage& then, const Coverage& now) {
+  require_same_threads(then.threads, now.threads);
+  require_own_stacks(then.mappings, now.threads);
+  const Mappings mapped = target.mappings();
+  if (mapped.empty()) throw gone(target);
+  Backings backings(target);
+  Changes changes(then.mappings, mapped);
+  compare(
+      then.mappings, mapped, [&](const NamedMapping& was, Range range) { changes.gone(was, range); },
+      [&](const NamedMapping& was, const NamedMapping& is, Range part) {
+        require_same(backings, was, is, part.start);
+        changes.there(was, is, part);
+      });
+  return changes.all();
 }
 
 void require_restorable(const Target& target, const Coverage& then, const Coverage& now) {

@@ -37,6 +37,22 @@ Coverage cover(const Target& target, uint32_t parts, const std::vector<Range>& k
 // The runs to capture: own pages of private mappings, data of shared ones. Sorted by address, merged.
 std::vector<Range> captured_runs(const Target& target, const Coverage& coverage);
 
+// A step that brings the layout of the process's memory back to what it was.
+struct LayoutChange {
+  enum Kind {
+    kMap,       // private anonymous memory that is no longer mapped
+    kGrowHeap,  // [heap], from where it ends now to where it ended
+    kProtect,
+  } kind;
+  Range range;
+  int protection;  // PROT_..., that of then
+  bool needed;     // false: without it the process may only do more with its memory than it might then
+};
+
+// What has to change before an image that covers `then` can be restored: nearly always nothing. What was mapped since is left alone. Throws
+// what require_restorable() does, but not for what these changes put back.
+std::vector<LayoutChange> layout_changes(const Target& target, const Coverage& then, const Coverage& now);
+
 // Throws if a restore of an image that covers `then` is impossible now, naming what stands in the way: kUnmapped (memory is gone, or is
 // other memory; the first address), kBusy (a thread was born or ended since; the tid), kUnreadable (a thread runs on memory that would be
 // written; the tid).

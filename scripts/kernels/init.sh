@@ -64,7 +64,11 @@ uncover "$folder"
 cp /job /root/run/job
 ifconfig lo 127.0.0.1 up
 
-chroot /root /usr/bin/env -i HOME=/root TERM=dumb PATH="$(cat /path)" \
-	/bin/sh -c 'cd "$1" && exec sh /run/job' - "$folder" <&- >/root/dev/ttyS1 2>&1
-echo $? >/root/dev/ttyS2
+# The host's root becomes the root of the mount namespace: whoever is below it in a chroot gets no user namespaces. What this shell needs
+# after that it has open, or in its own root.
+exec 3>/root/dev/ttyS2 4>/root/dev/ttyS1
+path=$(cat /path)
+(cd /root && mount --move . / && exec chroot . /usr/bin/env -i HOME=/root TERM=dumb PATH="$path" \
+	/bin/sh -c 'cd "$1" && exec sh /run/job' - "$folder") <&- >&4 2>&1 3>&-
+echo $? >&3
 poweroff -f

@@ -1,8 +1,9 @@
 // layout.c: maps, unmaps and re-protects memory between save and recover, and tells what each ended as.
 //
-// usage: layout mapped|protected|closed		the recover succeeds
-//        layout unmapped|shrunk SECONDS	it is refused: gives up after so long, and no byte has changed
+// usage: layout mapped|unmapped|shrunk|protected|closed	the recover succeeds
+//        layout file|shared|taken SECONDS	it is refused: gives up after so long, and no byte has changed
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include "protocol.h"
@@ -10,10 +11,18 @@
 #define BYTES MIB
 #define HALF (BYTES / 2)
 
-static char* map(void) {
-  char* memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+static char* map(int flags, int file) {
+  char* memory = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, flags, file, 0);
   if (memory == MAP_FAILED) bad("mmap: %m");
   return memory;
+}
+
+static char* map_anonymous(void) { return map(MAP_PRIVATE | MAP_ANONYMOUS, -1); }
+
+static char* map_file(void) {
+  int file = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+  if (file < 0 || ftruncate(file, BYTES) != 0) bad("a file: %m");
+  return map(MAP_PRIVATE, file);
 }
 
 // The permissions of the mapping at an address: "rw-p".
@@ -32,11 +41,20 @@ static void protect(char* memory, int prot) {
   if (mprotect(memory, BYTES, prot) != 0) bad("mprotect: %m");
 }
 
-static void refused(char* kept, char* memory, size_t offset, size_t bytes, double limit) {
-  munmap(memory + offset, bytes);
+static void unmap(char* memory, size_t bytes) {
+  if (munmap(memory, bytes) != 0) bad("munmap: %m");
+}
+
+// Another mapping in the place of the second half.
+static void take(char* memory) {
+  int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED;
+  if (mmap(memory + HALF, HALF, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED) bad("mmap: %m");
+}
+
+static void expect_refused(char* kept, char* memory, double limit) {
   if (try_recover(limit)) bad("it was recovered");
   check("what stayed", kept, BYTES, 2);
-  if (offset > 0) check("the half that stayed", memory, offset, 2);
+  check("the half that stayed", memory, HALF, 2);
   say("nothing changed\n");
 }
 
@@ -44,29 +62,37 @@ int main(int count, char** args) {
   if (count < 2) bad("usage");
   const char* mode = args[1];
   double limit = count > 2 ? atof(args[2]) : 1;
-  char *kept = map(), *memory = map(), got[5] = "", *since = NULL;
-  int prot = strcmp(mode, "protected") == 0 ? PROT_READ : PROT_NONE;
-  bool protects = strcmp(mode, "protected") == 0 || strcmp(mode, "closed") == 0;
+  char *kept = map_anonymous(), *memory, got[5] = "", *since = NULL;
   alarm((unsigned)limit + PROTOCOL_SECONDS * 2);
+  if (strcmp(mode, "file") == 0) {
+    memory = map_file();
+  } else {
+    memory = strcmp(mode, "shared") == 0 ? map(MAP_SHARED | MAP_ANONYMOUS, -1) : map_anonymous();
+  }
   fill(kept, BYTES, 1);
   fill(memory, BYTES, 1);
   save();
   fill(kept, BYTES, 2);
   fill(memory, BYTES, 2);
   say("ruined\n");
-  if (strcmp(mode, "unmapped") == 0) {
-    refused(kept, memory, 0, BYTES, limit);
-  } else if (strcmp(mode, "shrunk") == 0) {
-    refused(kept, memory, HALF, HALF, limit);
+  if (count > 2) {
+    if (strcmp(mode, "taken") == 0) {
+      take(memory);
+    } else {
+      unmap(memory + HALF, HALF);
+    }
+    expect_refused(kept, memory, limit);
   } else {
-    if (strcmp(mode, "mapped") == 0) fill(since = map(), BYTES, 3);
-    if (protects) protect(memory, prot);
+    if (strcmp(mode, "mapped") == 0) fill(since = map_anonymous(), BYTES, 3);
+    if (strcmp(mode, "unmapped") == 0) unmap(memory, BYTES);
+    if (strcmp(mode, "shrunk") == 0) unmap(memory + HALF, HALF);
+    if (strcmp(mode, "protected") == 0) protect(memory, PROT_READ);
+    if (strcmp(mode, "closed") == 0) protect(memory, PROT_NONE);
     recover();
     permissions(memory, got);
     say("protection %s\n", got);
-    if (protects) protect(memory, PROT_READ | PROT_WRITE);
     check("what stayed", kept, BYTES, 1);
-    check("what was re-protected", memory, BYTES, 1);
+    check("what was changed", memory, BYTES, 1);
     if (since != NULL) check("what was mapped since", since, BYTES, 3);
   }
   say("ok\n");
