@@ -93,7 +93,7 @@ static __always_inline void leave_extent(struct ckpt_extent *extent, bool fetch)
 }
 
 /* Without room for it, it is only counted: what it tells about stands in the entry. */
-static __always_inline void send_event(__u32 kind, __u32 phase, const struct ckpt_key *key, __u32 arms, bool by_trigger)
+static __always_inline void send_event(__u32 kind, __u32 phase, const struct ckpt_key *key, __u32 arms, bool by_trigger, bool held)
 {
 	struct ckpt_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
@@ -108,6 +108,7 @@ static __always_inline void send_event(__u32 kind, __u32 phase, const struct ckp
 		.phase = phase,
 		.arms = arms,
 		.by_trigger = by_trigger,
+		.held = held,
 	};
 	bpf_ringbuf_submit(event, 0);
 }
@@ -152,7 +153,7 @@ static __always_inline void hold_unread(__u32 phase, __u32 tgid)
 	if (!event)
 		return;
 	bpf_send_signal(SIGSTOP);
-	*event = (struct ckpt_event){.kind = CKPT_EVENT_HELD, .tgid = tgid, .op = key.op, .phase = phase};
+	*event = (struct ckpt_event){.kind = CKPT_EVENT_HELD, .tgid = tgid, .op = key.op, .phase = phase, .held = true};
 	bpf_ringbuf_submit(event, 0);
 }
 

@@ -52,7 +52,7 @@ static __always_inline void arm(struct call *call, __u64 flags)
 	}
 	if (call->bare)
 		hold();
-	send_event(CKPT_EVENT_ARMED, call->asked.phase, &call->key, call->client.arms, call->trigger);
+	send_event(CKPT_EVENT_ARMED, call->asked.phase, &call->key, call->client.arms, call->trigger, call->bare);
 }
 
 /* The same for a bare client, whatever is there: only the count of its arms goes on. */
@@ -92,16 +92,11 @@ static __always_inline void on_bare_marker(struct call *call, bool known)
 		arm_anew(call, known);
 		return;
 	}
-	switch (call->client.state) {
-	case CKPT_CLIENT_ARMED:
-		hold();
-		break;
-	case CKPT_CLIENT_MOVING:
+	/* whoever is held is told of, each time: else nobody would let it go */
+	if (call->client.state == CKPT_CLIENT_MOVING)
 		arm_again(call);
-		break;
-	default:
+	else
 		arm_anew(call, true);
-	}
 }
 
 SEC("?tp/syscalls/sys_enter_openat")
@@ -149,7 +144,7 @@ static __always_inline void end(struct call *call)
 {
 	call->client.state = CKPT_CLIENT_ENDED;
 	if (!write_client(call->asked.phase, &call->key, &call->client, BPF_EXIST))
-		send_event(CKPT_EVENT_ENDED, call->asked.phase, &call->key, call->client.arms, call->trigger);
+		send_event(CKPT_EVENT_ENDED, call->asked.phase, &call->key, call->client.arms, call->trigger, false);
 }
 
 /* Moves the next pieces of a queue. What is to be told is in *kind; true: the daemon has bytes to move, the client waits. */
@@ -199,7 +194,7 @@ static __always_inline void move_client(struct call *call, bool fetch)
 	if (waits)
 		hold();
 	if (kind)
-		send_event(kind, call->asked.phase, &call->key, call->client.arms, call->trigger);
+		send_event(kind, call->asked.phase, &call->key, call->client.arms, call->trigger, waits);
 }
 
 static __always_inline int on_access(const struct sys_enter *ctx, bool fetch)

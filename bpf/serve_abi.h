@@ -56,7 +56,7 @@ enum ckpt_client_flags {
 
 /*
  * The daemon makes EXPECTED entries, turns ARMED ones into MOVING ones, and deletes; the programs do the rest. Nothing else is written by
- * both, so no update is lost: a program leaves an ARMED entry alone.
+ * both but an ARMED entry whose client opens its marker once more, and then an event follows.
  */
 struct ckpt_client {
 	struct ckpt_identity identity;
@@ -91,6 +91,8 @@ struct ckpt_event {
 	__u64 address;
 	__u32 arms;	  /* of the entry, with ARMED */
 	__u32 by_trigger; /* ARMED: by access(), else by openat() of the marker */
+	__u32 held;	  /* SIGSTOP was sent before this event: it is for the daemon to send SIGCONT */
+	__u32 pad;
 };
 
 /*

@@ -51,12 +51,22 @@ Told Bare::told(const Visit& visit) const {
 
 void Bare::set_step(Visit& visit, Step step) {
   visit.step = step;
-  visit.since_ns = now_ns();
+  visit.since_ns = daemon_.loop.waited_ns();
 }
 
 void Bare::go_on(Visit& visit) {
   visit.held = false;
   if (const Client* const client = daemon_.find(visit.pid)) client->signal(SIGCONT);
+}
+
+// Invariant: while a client is held, it has an entry with its start time, by which the keeper finds it.
+void Bare::keep_entry(const Visit& visit, uint32_t state) {
+  const Client& client = *daemon_.find(visit.pid);
+  ckpt_client entry{};
+  entry.identity = client.identity;
+  if (entry.identity.start_time == 0) entry.identity.start_time = client.start_time();
+  entry.state = state;
+  daemon_.service.write_client(visit.phase, key_of(visit.pid), CKPT_OP_BARE, entry);
 }
 
 // What goes wrong with one client is said, and the client goes on.
@@ -79,7 +89,8 @@ void Bare::fail(Visit& visit, int number, const std::string& message) {
 // Ends a visit, in whatever step: its entry goes, it is let go, and the next has its turn.
 void Bare::leave(pid_t pid) {
   end_visit(pid);
-  if (Client* const client = daemon_.find(pid)) client->busy = false;
+  Client* const client = daemon_.find(pid);
+  if (client != nullptr && client->busy == Client::Busy::kBare) client->busy = Client::Busy::kNo;
   daemon_.forget_if_idle(pid);
   daemon_.tell_totals();
 }
@@ -97,7 +108,8 @@ void Bare::end_visit(pid_t pid) {
   Turn& turn = turns_[place];
   turn.waiting.erase(std::remove(turn.waiting.begin(), turn.waiting.end(), pid), turn.waiting.end());
   if (turn.current == pid) turn.current = 0;
-  if (turn.current == 0) begin_next(place);
+  // Not from here: a row of clients that all fail must not nest.
+  daemon_.loop.after(0, [this, place] { begin_next(place); });
 }
 
 void Bare::armed(const ckpt_event& event) {
@@ -108,50 +120,59 @@ void Bare::armed(const ckpt_event& event) {
     ckpt_client entry;
     const bool bound = daemon_.service.read_client(phase, event.tgid, CKPT_OP_BARE, entry) && entry.state == CKPT_CLIENT_ARMED;
     Client& client = daemon_.client(pid);
+    if (client.busy == Client::Busy::kLibrary) throw error(Code::kBusy, "It is served through the library at the moment");
     if (bound) client.bind(entry.identity);
     Visit* const visit = find(pid);
-    if (event.by_trigger) {
-      if (!bound || visit == nullptr || visit->phase != phase) return client.signal(SIGCONT);
-      visit->held = true;
-      return at_first_look(*visit);
+    if (event.by_trigger && visit == nullptr) {
+      // Its visit is over; the look was on its way.
+      daemon_.service.delete_client(phase, event.tgid, CKPT_OP_BARE);
+      client.signal(SIGCONT);
+      return daemon_.forget_if_idle(pid);
     }
-    if (visit == nullptr && client.busy) throw error(Code::kBusy, "It is served through the library at the moment");
+    if (visit != nullptr) visit->held = true;
+    // A look that was not awaited is that of a client which opened its marker again: it is a new visit.
+    if (event.by_trigger && bound && visit != nullptr && visit->phase == phase && visit->step == Step::kLooking)
+      return at_first_look(*visit);
     enter(pid, phase, true);
   } catch (const std::exception& reason) {
-    daemon_.service.delete_client(phase, event.tgid, CKPT_OP_BARE);
     daemon_.report.warn("Process " + std::to_string(pid) + " is not served: " + reason.what());
+    daemon_.service.delete_client(phase, event.tgid, CKPT_OP_BARE);
+    leave(pid);
     kill(pid, SIGCONT);
   }
 }
 
 // At a marker: whatever the client was at before is over.
 void Bare::enter(pid_t pid, bpf::Phase phase, bool held) {
+  Client& client = daemon_.client(pid);
+  if (client.busy == Client::Busy::kLibrary) throw error(Code::kBusy, "It is served through the library at the moment");
   Folder folder(pid);
   if (Visit* const before = find(pid)) {
-    before->held = false;  // it has just been held anew
+    held = held || before->held;
+    before->held = false;  // it stays so
     end_visit(pid);
   }
-  Client& client = daemon_.client(pid);
-  client.busy = true;
+  client.busy = Client::Busy::kBare;
   const Place place{folder.device(), folder.inode()};
   Visit& visit = visits_.emplace(pid, Visit{++ids_, pid, phase, std::move(folder)}).first->second;
   visit.held = held;
   daemon_.report.armed(told(visit));
-  turns_[place].waiting.push_back(pid);
-  if (turns_[place].current != 0) {
-    // One whose marker was not read in time would take another's completion file for its own.
-    if (!visit.held) client.signal(SIGSTOP);
-    visit.held = true;
-    daemon_.report.held(told(visit), "process " + std::to_string(turns_[place].current) + " of the same /tmp is served");
-  } else {
-    begin_next(place);
-  }
+  Turn& turn = turns_[place];
+  turn.waiting.push_back(pid);
+  if (turn.current == 0 && turn.waiting.size() == 1) return begin_next(place);
+  // One whose marker was not read in time would take another's completion file for its own.
+  keep_entry(visit, CKPT_CLIENT_ARMED);
+  if (!visit.held) client.signal(SIGSTOP);
+  visit.held = true;
+  daemon_.report.held(told(visit), "process " + std::to_string(turn.current) + " of the same /tmp is served");
 }
 
 void Bare::begin_next(Place place) {
-  Turn& turn = turns_[place];
+  const auto found = turns_.find(place);
+  if (found == turns_.end() || found->second.current != 0) return;
+  Turn& turn = found->second;
   if (turn.waiting.empty()) {
-    turns_.erase(place);
+    turns_.erase(found);
     return;
   }
   const pid_t pid = turn.waiting.front();
@@ -164,26 +185,24 @@ void Bare::begin_next(Place place) {
 void Bare::let_look(Visit& visit) {
   if (!visit.folder.remove(visit.phase))
     throw error(Code::kInternal, "Something that is no file lies where the completion file of process %d has to be", visit.pid);
-  ckpt_client entry{};
-  entry.state = CKPT_CLIENT_EXPECTED;
-  daemon_.service.write_client(visit.phase, key_of(visit.pid), CKPT_OP_BARE, entry);
+  keep_entry(visit, CKPT_CLIENT_EXPECTED);
   set_step(visit, Step::kLooking);
   daemon_.loop.after(kCheckMs, [this, pid = visit.pid, id = visit.id] { check(pid, id); });
   if (visit.held) go_on(visit);
 }
 
 void Bare::at_first_look(Visit& visit) {
-  visit.operation.reset();  // the marker was opened again: what was moved is out of date
-  // reset() has deleted the entry; it is made again when the plan stands.
   set_step(visit, Step::kStopping);
-  await_stop(visit.pid, visit.id, now_ns() + kStopMs * kMillisecond);
+  await_stop(visit.pid, visit.id, daemon_.loop.waited_ns() + kStopMs * kMillisecond);
 }
 
 void Bare::await_stop(pid_t pid, uint64_t id, uint64_t deadline_ns) {
   Visit* const visit = find(pid);
   if (visit == nullptr || visit->id != id || visit->step != Step::kStopping) return;
-  if (daemon_.find(pid)->stopped()) return guarded(*visit, [&] { plan(*visit); });
-  if (now_ns() > deadline_ns) return fail(*visit, ETIMEDOUT, "Its threads do not stop");
+  // All extents may be in use: it is held, and can wait.
+  if (daemon_.find(pid)->stopped() && daemon_.extents.any()) return guarded(*visit, [&] { plan(*visit); });
+  if (daemon_.loop.waited_ns() > deadline_ns)
+    return fail(*visit, ETIMEDOUT, "Its threads do not stop, or too many operations are under way");
   daemon_.loop.after(1, [=] { await_stop(pid, id, deadline_ns); });
 }
 
@@ -206,12 +225,16 @@ void Bare::plan(Visit& visit) {
 }
 
 void Bare::moved(const ckpt_event& event) {
-  Visit* const visit = find(static_cast<pid_t>(event.tgid));
-  if (visit == nullptr || visit->step != Step::kMoving) return;
+  const auto pid = static_cast<pid_t>(event.tgid);
+  Visit* const visit = find(pid);
+  if (visit == nullptr || visit->step != Step::kMoving) {
+    if (event.held) kill(pid, SIGCONT);
+    return;
+  }
+  visit->held = visit->held || event.held;
   guarded(*visit, [&] {
-    ClientOperation& operation = *visit->operation;
-    if (operation.advance()) return finish(*visit);
-    if (operation.writes_here()) go_on(*visit);
+    if (visit->operation->advance()) return finish(*visit);
+    if (visit->held) go_on(*visit);
   });
 }
 
@@ -220,7 +243,7 @@ void Bare::finish(Visit& visit) {
   __atomic_store_n(&bpf::queue_of(daemon_.session(), visit.operation->extent())->state, CKPT_QUEUE_FINISHED, __ATOMIC_SEQ_CST);
   make_file(visit);
   set_step(visit, Step::kFinished);
-  go_on(visit);
+  if (visit.held) go_on(visit);
 }
 
 void Bare::ended(const ckpt_event& event) {
@@ -230,7 +253,8 @@ void Bare::ended(const ckpt_event& event) {
   } else {
     daemon_.service.delete_client(phase_of(event), event.tgid, CKPT_OP_BARE);
   }
-  if (Client* const client = daemon_.find(pid)) client->drop();
+  Client* const client = daemon_.find(pid);
+  if (client != nullptr && client->busy == Client::Busy::kNo) client->drop();
   daemon_.forget_if_idle(pid);
 }
 
@@ -246,7 +270,6 @@ void Bare::held(const ckpt_event& event) {
 
 void Bare::unread(const ckpt_event& event) {
   const auto pid = static_cast<pid_t>(event.tgid);
-  daemon_.service.delete_client(bpf::Phase::kStore, event.tgid, CKPT_OP_UNREAD);
   bpf::Phase phase;
   try {
     const Target target(pid);
@@ -256,27 +279,40 @@ void Bare::unread(const ckpt_event& event) {
     target.read({event.address, end}, path);
     if (end == page_up(event.address + 1) && memchr(path, 0, end - event.address) == nullptr)
       target.read({end, event.address + sizeof path - 1}, path + (end - event.address));
-    if (!marker_phase(path, phase)) return;
     const Visit* const visit = find(pid);
-    const bool known = visit != nullptr && visit->phase == phase && (visit->step == Step::kWaiting || visit->step == Step::kLooking);
-    if (!known) enter(pid, phase, false);
-  } catch (const Error&) {
+    const auto known = [&] {
+      return visit != nullptr && visit->phase == phase && (visit->step == Step::kWaiting || visit->step == Step::kLooking);
+    };
+    if (marker_phase(path, phase) && !known()) enter(pid, phase, false);
+  } catch (const std::exception&) {
     // It is gone, or the address was never any good: the call has failed without us.
   }
+  // Last: until it has an entry of its own, this one tells the keeper of it.
+  daemon_.service.delete_client(bpf::Phase::kStore, event.tgid, CKPT_OP_UNREAD);
 }
 
 void Bare::sweep() {
+  ckpt_event event{};
+  event.op = CKPT_OP_BARE;
+  event.held = true;
+  std::vector<pid_t> moving;
+  for (const auto& [pid, visit] : visits_)
+    if (visit.step == Step::kMoving && visit.operation->triggered()) moving.push_back(pid);
+  for (const pid_t pid : moving) {
+    event.tgid = key_of(pid);
+    moved(event);
+  }
   for (const bpf::Phase phase : {bpf::Phase::kStore, bpf::Phase::kRestore})
     for (const ckpt_key& key : daemon_.service.clients(phase)) {
-      if (key.op != CKPT_OP_BARE) continue;
-      ckpt_event event{};
-      event.kind = CKPT_EVENT_ARMED;
-      event.tgid = key.tgid;
-      event.op = key.op;
-      event.phase = static_cast<uint32_t>(phase);
+      ckpt_client entry;
+      if (key.op != CKPT_OP_BARE || !daemon_.service.read_client(phase, key.tgid, key.op, entry) || entry.state != CKPT_CLIENT_ARMED)
+        continue;
       const Visit* const visit = find(static_cast<pid_t>(key.tgid));
+      if (visit != nullptr && (visit->step == Step::kWaiting || visit->step == Step::kStopping)) continue;
+      event.tgid = key.tgid;
+      event.phase = static_cast<uint32_t>(phase);
       event.by_trigger = visit != nullptr && visit->step == Step::kLooking;
-      if (visit == nullptr || event.by_trigger) armed(event);
+      armed(event);
     }
 }
 
@@ -300,7 +336,7 @@ bool Bare::noticed(Visit& visit) {
 }
 
 void Bare::make_file(const Visit& visit) {
-  const ckpt_identity& who = daemon_.find(visit.pid)->identity;
+  const ckpt_identity& who = visit.operation->identity();
   visit.folder.create(visit.phase, who.fsuid, who.fsgid);
 }
 
@@ -308,9 +344,9 @@ bool Bare::stalled(Visit& visit) {
   const uint64_t done = visit.operation ? visit.operation->done_pages() : 0;
   if (done != visit.last_done) {
     visit.last_done = done;
-    visit.since_ns = now_ns();
+    visit.since_ns = daemon_.loop.waited_ns();
   }
-  return now_ns() - visit.since_ns > daemon_.options.stall_ms * kMillisecond;
+  return daemon_.loop.waited_ns() - visit.since_ns > daemon_.options.stall_ms * kMillisecond;
 }
 
 // What time does to a visit. It may be over after this.
@@ -321,7 +357,7 @@ void Bare::look_after(Visit& visit) {
       return;
     case Step::kMoving: {
       if (stalled(visit)) return fail(visit, ETIMEDOUT, "It stopped looking for the completion file half-way");
-      const bool rare = visit.operation->triggered() && now_ns() - visit.since_ns > kHelpMs * kMillisecond;
+      const bool rare = visit.operation->triggered() && daemon_.loop.waited_ns() - visit.since_ns > kHelpMs * kMillisecond;
       if (rare && daemon_.options.pages_per_trigger == 0 && visit.operation->move_rest()) finish(visit);
       return;
     }
@@ -351,6 +387,11 @@ void Bare::finish_restores() {
       find(pid)->operation->carry_through();
       finish(*find(pid));
     });
+}
+
+void Bare::let_all_go() {
+  for (auto& [pid, visit] : visits_)
+    if (visit.held) go_on(visit);
 }
 
 void Bare::client_gone(pid_t pid) {

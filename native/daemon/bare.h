@@ -29,6 +29,8 @@ class Bare {
   void client_gone(pid_t pid);
   // At the daemon's end: restores that have begun are carried through, so that nobody is left with half of his memory of then.
   void finish_restores();
+  // When the programs are detached: nobody is held any more.
+  void let_all_go();
 
  private:
   using Place = std::pair<uint64_t, uint64_t>;  // device and inode of a /tmp
@@ -73,6 +75,7 @@ class Bare {
   void leave(pid_t pid);
   void end_visit(pid_t pid);
   void go_on(Visit& visit);
+  void keep_entry(const Visit& visit, uint32_t state);
   void set_step(Visit& visit, Step step);
   void look_after(Visit& visit);
   void check(pid_t pid, uint64_t id);

@@ -2,12 +2,14 @@
 #include "client.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 
 #include "../error.h"
 
@@ -41,7 +43,7 @@ Client::Client(pid_t pid) : pid(pid), pidfd(open_pidfd(pid)), target(pid) {}
 uint64_t Client::held_bytes() const {
   uint64_t bytes = 0;
   for (const auto& [name, image] : images)
-    for (const auto& store : image.stores)
+    for (const auto& store : image->stores)
       for (const Extent& extent : store->extents()) bytes += extent.count * kPage;
   return bytes;
 }
@@ -60,6 +62,26 @@ void Client::drop() noexcept {
 }
 
 void Client::signal(int number) const noexcept { syscall(kPidfdSendSignal, pidfd.get(), number, nullptr, 0); }
+
+bool Client::ended() const {
+  pollfd fd{pidfd.get(), POLLIN, 0};
+  return poll(&fd, 1, 0) == 1;
+}
+
+uint64_t Client::start_time() const {
+  constexpr int kField = 22, kAfterName = 3;
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  std::getline(file, line);
+  const size_t end = line.rfind(')');
+  if (end == std::string::npos) return 0;
+  std::istringstream words(line.substr(end + 2));
+  std::string word;
+  for (int field = kAfterName; field < kField; field++) words >> word;
+  uint64_t ticks = 0;
+  words >> ticks;
+  return ticks * (1000000000u / static_cast<uint64_t>(sysconf(_SC_CLK_TCK)));
+}
 
 bool Client::stopped() const {
   const std::string folder = "/proc/" + std::to_string(pid) + "/task";

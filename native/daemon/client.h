@@ -33,10 +33,12 @@ struct Client {
   const Fd pidfd;  // readable when the process has ended
   Target target;
   ckpt_identity identity{};  // all zeros until it first armed
-  std::map<std::string, ClientImage> images;
-  bool poisoned = false;  // a restore broke off: half of its memory is of then, half of now
-  bool busy = false;      // an operation is under way or waits
-  bool connected = false;
+  // Shared with the operation that restores from one: an image that is dropped meanwhile keeps its pages until that is over.
+  std::map<std::string, std::shared_ptr<const ClientImage>> images;
+  uint64_t draft_bytes = 0;                                   // of the image being made
+  bool poisoned = false;                                      // a restore broke off: half of its memory is of then, half of now
+  enum class Busy { kNo, kBare, kLibrary } busy = Busy::kNo;  // an operation is under way or waits, and whose it is
+  uint64_t connection = 0;                                    // the one that speaks for this process, 0: none
 
   uint64_t held_bytes() const;
   // Takes note of the identity that a program saw. If it is another than before, all images end and the address space is opened anew.
@@ -44,6 +46,9 @@ struct Client {
   // It is not the process any more that its images are of.
   void drop() noexcept;
   void signal(int number) const noexcept;
+  bool ended() const;
+  // As ckpt_identity has it, to the tick of /proc; 0 if the process is gone.
+  uint64_t start_time() const;
   // Every thread is stopped, by a signal or a tracer.
   bool stopped() const;
 };

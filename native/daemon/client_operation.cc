@@ -74,11 +74,12 @@ int errno_of(Code code) {
 }
 
 ClientOperation::ClientOperation(Daemon& daemon, Client& client, Wish wish, uint32_t extent)
-    : daemon_(daemon), client_(client), wish_(std::move(wish)), extent_(extent), began_ns_(now_ns()) {}
+    : daemon_(daemon), client_(client), wish_(std::move(wish)), extent_(extent), identity_(client.identity), began_ns_(now_ns()) {}
 
 ClientOperation::~ClientOperation() {
   daemon_.service.delete_client(wish_.phase, static_cast<uint32_t>(client_.pid), wish_.op);
-  if (!complete_ && changed_) client_.poisoned = true;
+  if (!complete_ && changed_ && same_identity(client_.identity, identity_)) client_.poisoned = true;
+  client_.draft_bytes = 0;
   try {
     // A trigger may still be copying into pages that are about to be freed.
     daemon_.service.take_back(extent_);
@@ -87,11 +88,12 @@ ClientOperation::~ClientOperation() {
     // The extent is never used again, and neither are the pages.
     daemon_.report.warn(reason.what());
     if (draft_) (void)draft_.release();
+    if (image_) (void)new std::shared_ptr<const ClientImage>(image_);
   }
 }
 
 Told ClientOperation::told() const {
-  return {client_.pid, client_.identity.uid, wish_.op == CKPT_OP_BARE, wish_.phase == bpf::Phase::kRestore, wish_.name};
+  return {client_.pid, identity_.uid, wish_.op == CKPT_OP_BARE, wish_.phase == bpf::Phase::kRestore, wish_.name};
 }
 
 void ClientOperation::plan() {
@@ -119,6 +121,7 @@ void ClientOperation::add_runs(const std::vector<Range>& ranges) {
   draft_->stores.push_back(std::make_unique<PageStore>(daemon_.arena, daemon_.session(), pages));
   draft_->pages += pages;
   draft_->bytes += pages * kPage;
+  client_.draft_bytes = draft_->bytes;
   total_pages_ = draft_->pages;
   total_bytes_ = draft_->bytes;
   begin_transfer(place(ranges, draft_->stores.back()->extents()));
@@ -129,9 +132,10 @@ void ClientOperation::require_ceilings(uint64_t pages) const {
   const uint64_t need = draft_->bytes + pages * kPage, mine = client_.held_bytes();
   uint64_t of_uid = 0, of_all = 0;
   for (const auto& [pid, other] : daemon_.clients) {
-    const uint64_t held = other->held_bytes();
+    // Our own draft is in `need`.
+    const uint64_t held = other->held_bytes() + (other.get() == &client_ ? 0 : other->draft_bytes);
     of_all += held;
-    if (other->identity.uid == client_.identity.uid) of_uid += held;
+    if (other->identity.uid == identity_.uid) of_uid += held;
   }
   require_ceiling("--max-process", "this process holds", daemon_.options.max_process_bytes, mine, need);
   require_ceiling("--max-uid", "its user holds", daemon_.options.max_uid_bytes, of_uid, need);
@@ -153,7 +157,7 @@ void ClientOperation::begin_transfer(const std::vector<Run>& runs) {
 bool ClientOperation::next_batch() {
   daemon_.service.take_back(extent_);
   const bool any = transfer_->next_batch();
-  daemon_.service.lend(extent_, wish_.phase, wish_.op, client_.identity);
+  daemon_.service.lend(extent_, wish_.phase, wish_.op, identity_);
   return any;
 }
 
@@ -164,7 +168,8 @@ void ClientOperation::plan_recover() {
     throw error(Code::kUnknown, "Nothing was saved%s by this process as it is now: an execve() or a change of credentials ends what was",
                 which.c_str());
   }
-  const ClientImage& image = found->second;
+  image_ = found->second;
+  const ClientImage& image = *image_;
   const Coverage now = restorable(image.coverage);
   // What is not written back is not reset either: both runs and left out memory are out of its reach.
   const std::vector<Range> shared = shared_since(image.coverage, now);
@@ -214,14 +219,14 @@ void ClientOperation::put_back(const std::vector<Reset>& resets) {
 
 void ClientOperation::open(bool hold) {
   ckpt_client entry{};
-  entry.identity = client_.identity;
+  entry.identity = identity_;
   entry.state = CKPT_CLIENT_MOVING;
   entry.extent = extent_;
   entry.flags = (wish_.report ? CKPT_CLIENT_REPORT : 0) | (writes_here() ? CKPT_CLIENT_YOURS : 0) | (hold ? CKPT_CLIENT_HOLD : 0);
   daemon_.service.write_client(wish_.phase, static_cast<uint32_t>(client_.pid), wish_.op, entry);
 }
 
-bool ClientOperation::all_at_once() const { return writes_here() && wish_.pages_per_trigger == 0 && !wish_.report; }
+bool ClientOperation::all_at_once() const { return triggers() == 0 || (writes_here() && wish_.pages_per_trigger == 0 && !wish_.report); }
 
 bool ClientOperation::settle() {
   const uint64_t before = done_pages();
@@ -270,10 +275,13 @@ bool ClientOperation::add_late_pages() {
 }
 
 void ClientOperation::complete() {
+  if (!same_identity(client_.identity, identity_))
+    throw error(Code::kUnknown, "This process is no longer the one that asked, or has gone away from the daemon");
   complete_ = true;
   if (wish_.phase == bpf::Phase::kStore) {
     std::sort(draft_->runs.begin(), draft_->runs.end(), by_address);
-    client_.images[wish_.name] = std::move(*draft_);
+    client_.images[wish_.name] = std::shared_ptr<const ClientImage>(std::move(draft_));
+    client_.draft_bytes = 0;
   } else {
     client_.poisoned = false;
   }

@@ -45,9 +45,12 @@ class ClientOperation {
   // The same to the very end. Throws kNoProgress if a trigger does not come to its end.
   void carry_through();
 
-  // A recover whose bytes the daemon writes, at no pace that the client chose, is best done in one go while the client waits.
+  // A recover whose bytes the daemon writes, at no pace that the client chose, is best done in one go while the client waits; and what has
+  // nothing to be triggered is done.
   bool all_at_once() const;
 
+  // As the program saw it when the operation began.
+  const ckpt_identity& identity() const { return identity_; }
   bool triggered() const { return transfer_ && transfer_->claimed_any(); }
   uint32_t triggers() const { return transfer_->triggers(); }
   // A recover that has written something.
@@ -80,8 +83,10 @@ class ClientOperation {
   Client& client_;
   const Wish wish_;
   const uint32_t extent_;
-  std::unique_ptr<ClientImage> draft_;  // of a save
-  std::vector<Run> runs_;               // of the transfer under way
+  const ckpt_identity identity_;
+  std::unique_ptr<ClientImage> draft_;        // of a save
+  std::shared_ptr<const ClientImage> image_;  // of a recover: its pages stay until this ends
+  std::vector<Run> runs_;                     // of the transfer under way
   std::unique_ptr<Transfer> transfer_;
   uint64_t moved_pages_ = 0, moved_bytes_ = 0;  // by transfers before this one
   uint64_t total_pages_ = 0, total_bytes_ = 0;

@@ -13,6 +13,8 @@ Client* Daemon::find(pid_t pid) {
 }
 
 Client& Daemon::client(pid_t pid) {
+  // Its end may be known before its event has come, and another have its pid.
+  if (const Client* const known = find(pid); known != nullptr && known->ended()) forget(pid);
   if (Client* const known = find(pid)) return *known;
   auto made = std::make_unique<Client>(pid);
   Client& client = *made;
@@ -23,7 +25,8 @@ Client& Daemon::client(pid_t pid) {
 
 void Daemon::forget_if_idle(pid_t pid) {
   const Client* const client = find(pid);
-  if (client == nullptr || client->busy || client->connected || client->poisoned || !client->images.empty()) return;
+  if (client == nullptr || client->busy != Client::Busy::kNo || client->connection != 0 || client->poisoned || !client->images.empty())
+    return;
   loop.forget(client->pidfd.get());
   clients.erase(pid);
 }
@@ -44,9 +47,9 @@ void Daemon::tell_totals() {
   totals.pages_moved = pages_moved;
   for (const auto& [pid, client] : clients) {
     totals.clients++;
-    totals.operations += client->busy;
+    totals.operations += client->busy != Client::Busy::kNo;
     totals.images += static_cast<uint32_t>(client->images.size());
-    totals.held_bytes += client->held_bytes();
+    totals.held_bytes += client->held_bytes() + client->draft_bytes;
   }
   report.totals(totals);
   trim_pool();
@@ -61,11 +64,20 @@ void Daemon::trim_pool() {
     if (pool_surplus(arena.pool, 0) == kNoSlot) return;
   }
   // What is over the bound goes soon, the rest when nobody has wanted it for a while.
-  shrink_pool(arena, keep);
+  shrink_to(keep);
   trim_timer = loop.after(arena.settings.shrink_after_ms, [this] {
     trim_timer = 0;
-    shrink_pool(arena, 0);
+    shrink_to(0);
   });
+}
+
+// Called from where nothing may fail: what cannot be freed now is tried again.
+void Daemon::shrink_to(uint64_t keep) noexcept {
+  try {
+    shrink_pool(arena, keep);
+  } catch (const std::exception& reason) {
+    report.warn(reason.what());
+  }
 }
 
 }  // namespace ckpt

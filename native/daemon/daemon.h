@@ -43,6 +43,7 @@ struct Daemon {
   void tell_totals();
   // Frees segments that nobody needs: now, what the pool holds beyond its bound; the rest after a time of rest.
   void trim_pool();
+  void shrink_to(uint64_t keep) noexcept;
 };
 
 }  // namespace ckpt

@@ -11,6 +11,7 @@ class Extents {
  public:
   // Throws kBusy if all are in use.
   uint32_t take();
+  bool any() const { return in_use_ != ~uint64_t{0}; }
   void give(uint32_t extent) { in_use_ &= ~(uint64_t{1} << extent); }
 
  private:

@@ -11,7 +11,6 @@
 #include <cstring>
 
 #include "../client/ebpf_ckpt.h"
-#include "../engine/clock.h"
 #include "../error.h"
 
 namespace ckpt {
@@ -20,6 +19,10 @@ namespace {
 
 constexpr int kBacklog = 128;
 constexpr uint64_t kCheckMs = 200;
+constexpr uint64_t kPauseMs = 100;
+constexpr int kAcceptsAtOnce = 16;
+constexpr int kMostConnections = 4096;  // of a user
+constexpr int kMostOfStrangers = 16;    // of a user who is not served
 constexpr uint32_t kPartsKnown = kPartHeap | kPartData | kPartAnonymous | kPartShared | kPartSharedAll;
 
 static_assert(uint32_t{kPartHeap} == CKPT_PART_HEAP && uint32_t{kPartData} == CKPT_PART_DATA &&
@@ -41,6 +44,12 @@ std::string refusal_of(const Client& client, uint32_t uid) {
   if (fstatat(AT_FDCWD, ("/proc/" + std::to_string(client.pid)).c_str(), &folder, 0) != 0) return "This process is gone";
   if (folder.st_uid != uid) return "This process is not dumpable, or its effective user is not its real one: such are not served";
   return "";
+}
+
+// One connection speaks for a process: what another of its connections does must not touch the images of the first.
+void require_owner(Client& client, uint64_t connection) {
+  if (client.connection == 0) client.connection = connection;
+  if (client.connection != connection) throw error(Code::kBusy, "Another connection of this process has contexts of its own");
 }
 
 std::vector<Range> keeps_of(const ckpt_wire_request& request) {
@@ -72,31 +81,49 @@ Library::~Library() {
   unlink(daemon_.options.socket.c_str());
 }
 
+// A few at a time, and one message at a time below: whoever floods us waits for the others.
 void Library::accept() {
-  for (;;) {
-    Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) return;
-    ucred peer{};
-    socklen_t length = sizeof peer;
-    if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.pid == 0) continue;
-    const uint64_t id = ++ids_;
-    const int fd = socket.get();
-    connections_.emplace(id, Connection{id, std::move(socket), peer.pid, peer.uid});
-    daemon_.loop.watch(fd, [this, id] { receive(id); });
+  for (int i = 0; i < kAcceptsAtOnce; i++)
+    if (!accept_one()) return;
+}
+
+bool Library::accept_one() {
+  Fd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket) {
+    // No descriptors: the listener stays readable, and is left alone for a moment.
+    if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+      daemon_.loop.forget(listener_.get());
+      daemon_.loop.after(kPauseMs, [this] { daemon_.loop.watch(listener_.get(), [this] { accept(); }); });
+    }
+    return false;
   }
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.pid == 0) return true;
+  const auto of_uid =
+      std::count_if(connections_.begin(), connections_.end(), [&](const auto& each) { return each.second.uid == peer.uid; });
+  if (of_uid >= (is_served(peer.uid) ? kMostConnections : kMostOfStrangers)) return true;
+  const uint64_t id = ++ids_;
+  const int fd = socket.get();
+  connections_.emplace(id, Connection{id, std::move(socket), peer.pid, peer.uid});
+  daemon_.loop.watch(fd, [this, id] { receive(id); });
+  return true;
+}
+
+bool Library::is_served(uint32_t uid) const {
+  const auto& uids = daemon_.options.uids;
+  return std::find(uids.begin(), uids.end(), uid) != uids.end();
 }
 
 void Library::receive(uint64_t id) {
-  for (;;) {
-    const auto found = connections_.find(id);
-    if (found == connections_.end()) return;
-    ckpt_wire_request request;
-    const ssize_t got = recv(found->second.socket.get(), &request, sizeof request, MSG_TRUNC);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (got != sizeof request || request.version != CKPT_WIRE_VERSION) return close(id);
-    request.name[sizeof request.name - 1] = 0;
-    take(found->second, request);
-  }
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
+  ckpt_wire_request request;
+  const ssize_t got = recv(found->second.socket.get(), &request, sizeof request, MSG_TRUNC);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (got != sizeof request || request.version != CKPT_WIRE_VERSION) return close(id);
+  request.name[sizeof request.name - 1] = 0;
+  take(found->second, request);
 }
 
 void Library::take(Connection& connection, const ckpt_wire_request& request) {
@@ -124,22 +151,22 @@ void Library::take(Connection& connection, const ckpt_wire_request& request) {
 void Library::begin(Connection& connection, const ckpt_wire_request& request) {
   const bool save = request.type == CKPT_WIRE_SAVE;
   if (connection.asked) throw error(Code::kBusy, "An operation of this process is under way");
-  const auto& uids = daemon_.options.uids;
-  if (std::find(uids.begin(), uids.end(), connection.uid) == uids.end())
+  if (!is_served(connection.uid))
     throw error(Code::kCapability, "The daemon does not serve user %u: --allow-uid %u would", connection.uid, connection.uid);
   if ((request.parts & ~kPartsKnown) != 0) throw error(Code::kInternal, "The daemon does not know all the parts asked for");
   Client& client = daemon_.client(connection.pid);
-  client.connected = true;
   const std::string refused = refusal_of(client, connection.uid);
   if (!refused.empty()) throw error(Code::kCapability, "%s", refused.c_str());
-  if (client.busy) throw error(Code::kBusy, "This process is served through the bare protocol at the moment");
+  if (client.busy != Client::Busy::kNo) throw error(Code::kBusy, "An operation of this process is under way already");
+  require_owner(client, connection.id);
   if (!save && client.images.count(request.name) == 0)
     throw error(Code::kUnknown, "Nothing was saved under that name by this process as it is now");
 
   connection.extent = daemon_.extents.take();
-  connection.asked = client.busy = true;
+  connection.asked = true;
+  client.busy = Client::Busy::kLibrary;
   connection.last_done = 0;
-  connection.since_ns = now_ns();
+  connection.since_ns = daemon_.loop.waited_ns();
   ckpt_client entry{};
   entry.state = CKPT_CLIENT_EXPECTED;
   const bpf::Phase phase = save ? bpf::Phase::kStore : bpf::Phase::kRestore;
@@ -154,6 +181,7 @@ void Library::begin(Connection& connection, const ckpt_wire_request& request) {
 void Library::forget_image(Connection& connection, const ckpt_wire_request& request) {
   Client* const client = daemon_.find(connection.pid);
   if (connection.asked) throw error(Code::kBusy, "An operation of this process is under way");
+  if (client != nullptr) require_owner(*client, connection.id);
   if (client == nullptr || client->images.erase(request.name) == 0) throw error(Code::kUnknown, "Nothing was saved under that name");
   send(connection, CKPT_WIRE_DONE);
   daemon_.tell_totals();
@@ -241,7 +269,12 @@ void Library::end(Connection& connection) {
   send(connection, CKPT_WIRE_DONE);
   connection.operation.reset();
   connection.asked = false;
-  if (Client* const client = daemon_.find(connection.pid)) client->busy = false;
+  free_client(connection.pid);
+}
+
+void Library::free_client(pid_t pid) {
+  Client* const client = daemon_.find(pid);
+  if (client != nullptr && client->busy == Client::Busy::kLibrary) client->busy = Client::Busy::kNo;
   daemon_.tell_totals();
 }
 
@@ -274,8 +307,7 @@ void Library::abandon(Connection& connection) {
     daemon_.service.delete_client(phase, static_cast<uint32_t>(connection.pid), connection.extent);
     daemon_.extents.give(connection.extent);
   }
-  if (Client* const client = daemon_.find(connection.pid)) client->busy = false;
-  daemon_.tell_totals();
+  free_client(connection.pid);
 }
 
 void Library::close(uint64_t id) {
@@ -286,19 +318,39 @@ void Library::close(uint64_t id) {
   daemon_.loop.forget(connection.socket.get());
   const pid_t pid = connection.pid;
   connections_.erase(found);
-  if (Client* const client = daemon_.find(pid)) {
-    client->connected = false;
-    const uint64_t freed = client->held_bytes();
-    client->drop();
-    if (freed > 0) daemon_.report.gone(pid, freed);
-  }
+  Client* const client = daemon_.find(pid);
+  if (client == nullptr || client->connection != id) return;
+  client->connection = 0;
+  const uint64_t freed = client->held_bytes();
+  client->drop();
+  if (freed > 0) daemon_.report.gone(pid, freed);
   daemon_.forget_if_idle(pid);
   daemon_.tell_totals();
 }
 
+void Library::sweep() {
+  std::vector<uint64_t> asked;
+  for (const auto& [id, connection] : connections_)
+    if (connection.asked) asked.push_back(id);
+  for (const uint64_t id : asked) {
+    const Connection& connection = connections_.at(id);
+    ckpt_event event{};
+    event.tgid = static_cast<uint32_t>(connection.pid);
+    event.op = connection.extent;
+    if (connection.operation) {
+      moved(event);
+    } else {
+      armed(event);
+    }
+  }
+}
+
+// The socket may live on in a child.
 void Library::client_gone(pid_t pid) {
-  for (auto& [id, connection] : connections_)
-    if (connection.pid == pid) abandon(connection);
+  std::vector<uint64_t> gone;
+  for (const auto& [id, connection] : connections_)
+    if (connection.pid == pid) gone.push_back(id);
+  for (const uint64_t id : gone) close(id);
 }
 
 void Library::finish_recovers() {
@@ -330,9 +382,9 @@ void Library::check(uint64_t id) {
   if (found == connections_.end() || !found->second.asked) return;
   Connection& connection = found->second;
   const uint64_t done = connection.operation ? connection.operation->done_pages() : 0;
-  if (done != connection.last_done) connection.since_ns = now_ns();
+  if (done != connection.last_done) connection.since_ns = daemon_.loop.waited_ns();
   connection.last_done = done;
-  if (now_ns() - connection.since_ns > daemon_.options.stall_ms * uint64_t{1000000})
+  if (daemon_.loop.waited_ns() - connection.since_ns > daemon_.options.stall_ms * uint64_t{1000000})
     return fail(connection, connection.request.serial, ETIMEDOUT,
                 connection.operation ? "The program stopped triggering half-way"
                                      : "The marker was not seen: is the process allowed to be served, and are its system calls filtered?");

@@ -22,6 +22,9 @@ class Library {
   void moved(const ckpt_event& event);
   void ended(const ckpt_event& event);
 
+  // Events were lost: looks at every operation under way.
+  void sweep();
+
   void client_gone(pid_t pid);
   // At the daemon's end: recovers that have begun are carried through, so that nobody is left with half of his memory of then.
   void finish_recovers();
@@ -41,6 +44,7 @@ class Library {
   };
 
   void accept();
+  bool accept_one();
   void receive(uint64_t id);
   void take(Connection& connection, const ckpt_wire_request& request);
   void begin(Connection& connection, const ckpt_wire_request& request);
@@ -50,6 +54,8 @@ class Library {
   void end(Connection& connection);
   void fail(Connection& connection, uint32_t serial, int number, const std::string& message);
   void abandon(Connection& connection);
+  void free_client(pid_t pid);
+  bool is_served(uint32_t uid) const;
   void close(uint64_t id);
   void send(Connection& connection, uint32_t type, ckpt_wire_reply reply = {});
   void check(uint64_t id);

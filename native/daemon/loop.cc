@@ -65,7 +65,7 @@ void Loop::run_due() {
     if (first->first > now || first->second.id > last) return;
     const std::function<void()> due = std::move(first->second.due);
     timers_.erase(first);
-    due();
+    guarded(due);
   }
 }
 
@@ -73,16 +73,28 @@ void Loop::run_ready(uint64_t tag) {
   const auto found = watched_.find(static_cast<int>(static_cast<uint32_t>(tag)));
   if (found == watched_.end() || found->second->generation != tag >> 32) return;
   const std::shared_ptr<Watch> watch = found->second;  // it may forget itself
-  watch->ready();
+  guarded(watch->ready);
+}
+
+void Loop::guarded(const std::function<void()>& callback) const {
+  if (!on_error) return callback();
+  try {
+    callback();
+  } catch (const std::exception& reason) {
+    on_error(reason);
+  }
 }
 
 void Loop::run() {
   while (!stopped_) {
     epoll_event events[kBatch];
+    const uint64_t before = now_ns();
     const int count = epoll_wait(epoll_.get(), events, kBatch, next_timeout());
+    waited_ns_ += now_ns() - before;
     if (count < 0 && errno != EINTR) throw error(Code::kInternal, "Waiting for events failed: %s", errno_text(errno).c_str());
-    run_due();
+    // What has come goes before what did not come in time.
     for (int i = 0; i < count && !stopped_; i++) run_ready(events[i].data.u64);
+    run_due();
   }
   stopped_ = false;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -25,13 +26,21 @@ class Loop {
   uint64_t after(uint64_t ms, std::function<void()> due);
   void cancel(uint64_t id);
 
-  // Runs until stop(). Exceptions of callbacks go through.
+  // Nanoseconds that the loop has waited for something to happen: a clock that stands still while callbacks work. Who waits for somebody
+  // else measures by it, so that our own work is not taken for his.
+  uint64_t waited_ns() const { return waited_ns_; }
+
+  // Gets what callbacks throw; without it exceptions go through.
+  std::function<void(const std::exception&)> on_error;
+
+  // Runs until stop().
   void run();
   void stop() { stopped_ = true; }
 
  private:
   int next_timeout() const;  // ms, -1: none
   void run_due();
+  void guarded(const std::function<void()>& callback) const;
   void run_ready(uint64_t tag);
 
   struct Timer {
@@ -47,6 +56,7 @@ class Loop {
   uint32_t generations_ = 0;
   std::multimap<uint64_t, Timer> timers_;  // by deadline, ns of CLOCK_MONOTONIC
   uint64_t timer_ids_ = 0;
+  uint64_t waited_ns_ = 0;
   bool stopped_ = false;
 };
 

@@ -2,6 +2,7 @@
 #include "rollback.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -107,7 +108,7 @@ class Choice {
 
   uint32_t shared_part(const NamedMapping& mapping, const Backing& backing) const {
     if (!is_shared_anonymous(mapping, backing)) return 0;
-    if (backing.sealed && !mapping.write) return 0;  // never changes again
+    if (!mapping.write && (backing.sealed || !target_.may_write(mapping))) return 0;  // not the process's to change
     return others_.count(file_of(mapping)) != 0 ? kPartSharedAll : kPartShared | kPartSharedAll;
   }
 
@@ -357,6 +358,19 @@ Mappings heap_growth(const Coverage& then, const Mappings& now) {
   return without(heap, merged(known));
 }
 
+// A thread that runs has no stack pointer to be known; the one that waits for us has just called, and will be waiting in a moment.
+std::vector<Thread> settled_threads(const Target& target) {
+  constexpr int kTries = 10;
+  constexpr useconds_t kMoment = 1000;
+  std::vector<Thread> threads = read_threads(target);
+  const auto runs = [](const Thread& thread) { return thread.stack_pointer == 0; };
+  for (int i = 0; i < kTries && std::any_of(threads.begin(), threads.end(), runs); i++) {
+    usleep(kMoment);
+    threads = read_threads(target);
+  }
+  return threads;
+}
+
 }  // namespace
 
 Coverage cover(const Target& target, uint32_t parts, const std::vector<Range>& keep) {
@@ -364,7 +378,7 @@ Coverage cover(const Target& target, uint32_t parts, const std::vector<Range>& k
   if (all.empty()) throw gone(target);
   Coverage coverage;
   coverage.parts = parts;
-  coverage.threads = read_threads(target);
+  coverage.threads = settled_threads(target);
   std::vector<Range> left;
   for (const Range& range : keep) left.push_back({page_down(range.start), page_up(range.end)});
   for (const Thread& thread : coverage.threads) left.push_back(stack_of(target, thread, all));

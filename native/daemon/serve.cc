@@ -21,7 +21,7 @@ namespace ckpt {
 
 namespace {
 
-constexpr uint64_t kSweepMs = 1000;
+constexpr uint64_t kSweepMs = 200;
 
 // The signals that end the daemon, as a descriptor.
 class EndSignals {
@@ -73,6 +73,7 @@ class Serving {
       bare_.client_gone(pid);
       library_.client_gone(pid);
     };
+    loop_.on_error = [&report](const std::exception& reason) { report.warn(reason.what()); };
     loop_.watch(service_.events_fd(), [this] { service_.drain([this](const ckpt_event& event) { dispatch(event); }); });
     loop_.watch(signals_.fd(), [this] { stop(signals_.take()); });
     keeper_.guard(service_.session().store_map, service_.session().restore_map);
@@ -86,6 +87,7 @@ class Serving {
     library_.finish_recovers();
     daemon_.report.pace(nullptr);
     bpf::detach(session_of(arena_));
+    bare_.let_all_go();
     continue_held(service_.session().store_map, service_.session().restore_map);
   }
 
@@ -119,7 +121,10 @@ class Serving {
   // The ring had no room, or a map was full: the entries tell what the events did not.
   void watch_for_losses() {
     const ckpt_serve_globals& globals = service_.globals();
-    if (globals.dropped != dropped_) bare_.sweep();
+    if (globals.dropped != dropped_) {
+      bare_.sweep();
+      library_.sweep();
+    }
     if (globals.full != full_) daemon_.report.warn("More processes wanted to be served at once than there is room for");
     dropped_ = globals.dropped;
     full_ = globals.full;

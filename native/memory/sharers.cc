@@ -20,7 +20,8 @@ namespace {
 // Adds those of `files` that a process maps.
 void look_at(pid_t pid, const std::set<FileId>& files, std::set<FileId>& found) {
   const Fd maps(open(("/proc/" + std::to_string(pid) + "/maps").c_str(), O_RDONLY | O_CLOEXEC));
-  if (!maps) return;  // it ended, is the kernel's, or is not ours to look at
+  if (!maps && (errno == ENOENT || errno == ESRCH || errno == EACCES || errno == EPERM)) return;  // it ended, or is not ours to look at
+  if (!maps) throw error(Code::kInternal, "Cannot see what process %d maps: %s", pid, errno_text(errno).c_str());
   scan_maps(maps.get(), [&](const NamedMapping& mapping, std::string_view) {
     const FileId id{mapping.device, mapping.inode};
     if (mapping.inode != 0 && files.count(id) != 0) found.insert(id);

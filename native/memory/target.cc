@@ -89,6 +89,7 @@ void append(std::vector<Range>& out, Range range) {
 Target::Target(pid_t pid) : pid_(pid), folder_(open_folder(pid)) {
   mem_ = open_of(pid, folder(), "mem", O_RDWR);
   maps_ = open_of(pid, folder(), "maps", O_RDONLY);
+  smaps_ = open_of(pid, folder(), "smaps", O_RDONLY);
   pagemap_ = open_of(pid, folder(), "pagemap", O_RDONLY);
   scan_ = can_scan_pages(pagemap_.get());
 }
@@ -200,6 +201,30 @@ void Target::write(Range range, const void* from) const {
   }
 }
 
+// VmFlags has "mw" for VM_MAYWRITE. It stands at the end of the mapping's entry, which begins with a line as in maps.
+bool Target::may_write(const NamedMapping& mapping) const {
+  if (mapping.write) return true;
+  char header[64];
+  const int length = snprintf(header, sizeof header, "%" PRIx64 "-%" PRIx64 " ", mapping.vma.start, mapping.vma.end);
+  std::string text;
+  char block[16384];
+  for (off_t at = 0;;) {
+    const ssize_t got = pread(smaps_.get(), block, sizeof block, at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return false;
+    at += got;
+    text.append(block, static_cast<size_t>(got));
+    const size_t entry = text.compare(0, static_cast<size_t>(length), header) == 0 ? 0 : text.find(std::string("\n") + header);
+    if (entry == std::string::npos) {
+      text.erase(0, text.size() - std::min(text.size(), sizeof header));  // a header may be cut in two
+      continue;
+    }
+    const size_t flags = text.find("\nVmFlags:", entry + 1);
+    const size_t end = flags == std::string::npos ? flags : text.find('\n', flags + 1);
+    if (end != std::string::npos) return text.substr(flags, end - flags + 1).find(" mw") != std::string::npos;
+  }
+}
+
 // A shared mapping that is read-only now refuses writes even by /proc/PID/mem, but its memory does not. Returns the bytes that were
 // written, from the start of `range` on. What maps and map_files say is compared: after an execve() they are about different programs.
 uint64_t Target::write_behind(Range range, const char* from) const {
@@ -207,6 +232,7 @@ uint64_t Target::write_behind(Range range, const char* from) const {
   const auto after = [](uint64_t address, const NamedMapping& mapping) { return address < mapping.end; };
   const auto found = std::upper_bound(all.begin(), all.end(), range.start, after);
   if (found == all.end() || found->start > range.start || !found->shared || found->write || found->device != shm_device()) return 0;
+  if (!may_write(*found)) return 0;
   const Fd file = open_behind(*found, O_WRONLY);
   const struct statx status = status_of(file.get(), *found);
   if (status.stx_ino != found->inode || makedev(status.stx_dev_major, status.stx_dev_minor) != found->device) return 0;

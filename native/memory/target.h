@@ -57,6 +57,9 @@ class Target {
   // What lies beyond the file's end reads as zeros. Throws kUnreadable, and what backing() does.
   void file_bytes(const NamedMapping& mapping, Range range, void* to) const;
 
+  // Whether the process could make a mapping writable, or it is: shared memory of others, attached read-only, it could not.
+  bool may_write(const NamedMapping& mapping) const;
+
   // Reads or writes bytes, whatever the protection, faulting pages in. Throws kUnreadable / kUnwritable naming the first address that
   // cannot be reached; a process that has ended, or whose address space is gone, is kUnmapped.
   void read(Range range, void* to) const;
@@ -71,7 +74,7 @@ class Target {
 
   pid_t pid_;
   Fd folder_;  // /proc/PID
-  Fd mem_, maps_, pagemap_;
+  Fd mem_, maps_, smaps_, pagemap_;
   bool scan_ = false;  // the kernel has PAGEMAP_SCAN
 };
 

@@ -304,13 +304,14 @@ void bare_marker(Daemon& daemon, Phase phase, const std::string& folder) {
   arm_bare(daemon, child, phase, folder);
   EXPECT(daemon.entry(child, phase, CKPT_OP_BARE)->arms == 1);
 
-  // Somebody continues it, and it opens the marker again: it is held again, and that is all.
+  // Somebody continues it, and it opens the marker again: it is held again, and the daemon hears of it.
   child.go_on();
   child.order(mark(folder + kReady[static_cast<int>(phase)]));
   EXPECT(child.stops());
+  daemon.told(CKPT_EVENT_ARMED, child, phase, CKPT_OP_BARE);
   child.go_on();
   EXPECT(daemon.silent());
-  EXPECT(daemon.entry(child, phase, CKPT_OP_BARE)->arms == 1);
+  EXPECT(daemon.entry(child, phase, CKPT_OP_BARE)->arms == 2);
   daemon.forget(child, phase, CKPT_OP_BARE);
 }
 
