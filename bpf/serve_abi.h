@@ -52,6 +52,7 @@ enum ckpt_client_flags {
 	CKPT_CLIENT_REPORT = 1, /* an event at each trigger that moved something */
 	CKPT_CLIENT_HOLD = 2,	/* SIGSTOP at each trigger that claimed pieces for the daemon to move (CKPT_PIECE_YOURS) */
 	CKPT_CLIENT_YOURS = 4,	/* of a restore: the daemon writes, even where the kernel may */
+	CKPT_CLIENT_FREE = 8,	/* not held: the keeper lets it be, whoever has stopped it */
 };
 
 /*

@@ -244,6 +244,7 @@ void Bare::finish(Visit& visit) {
   make_file(visit);
   set_step(visit, Step::kFinished);
   if (visit.held) go_on(visit);
+  visit.operation->set_free();
 }
 
 void Bare::ended(const ckpt_event& event) {

@@ -217,12 +217,16 @@ void ClientOperation::put_back(const std::vector<Reset>& resets) {
   }
 }
 
-void ClientOperation::open(bool hold) {
+void ClientOperation::open(bool hold) { write_entry(hold ? CKPT_CLIENT_HOLD : 0); }
+
+void ClientOperation::set_free() { write_entry(CKPT_CLIENT_FREE); }
+
+void ClientOperation::write_entry(uint32_t flags) {
   ckpt_client entry{};
   entry.identity = identity_;
   entry.state = CKPT_CLIENT_MOVING;
   entry.extent = extent_;
-  entry.flags = (wish_.report ? CKPT_CLIENT_REPORT : 0) | (writes_here() ? CKPT_CLIENT_YOURS : 0) | (hold ? CKPT_CLIENT_HOLD : 0);
+  entry.flags = flags | (wish_.report ? CKPT_CLIENT_REPORT : 0) | (writes_here() ? CKPT_CLIENT_YOURS : 0);
   daemon_.service.write_client(wish_.phase, static_cast<uint32_t>(client_.pid), wish_.op, entry);
 }
 

@@ -35,6 +35,8 @@ class ClientOperation {
 
   // Lets the client's triggers move: the entry is MOVING from here on.
   void open(bool hold);
+  // All is moved, and the client is on its own: what stops it from here on is none of ours.
+  void set_free();
 
   // After CKPT_EVENT_MOVED. True when everything is moved and the image is in force (or the memory back).
   bool advance();
@@ -76,6 +78,7 @@ class ClientOperation {
   bool settle();
   void begin_transfer(const std::vector<Run>& runs);
   Coverage restorable(const Coverage& then);
+  void write_entry(uint32_t flags);
   void put_back(const std::vector<Reset>& resets);
   void complete();
 

@@ -91,7 +91,8 @@ void sweep(int map) {
   for (uint32_t i = 0; i < 4 * CKPT_CLIENTS && bpf_map_get_next_key(map, first ? nullptr : &key, &next) == 0; i++) {
     first = false;
     key = next;
-    if ((key.op == CKPT_OP_BARE || key.op == CKPT_OP_UNREAD) && bpf_map_lookup_elem(map, &key, &client) == 0)
+    if ((key.op == CKPT_OP_BARE || key.op == CKPT_OP_UNREAD) && bpf_map_lookup_elem(map, &key, &client) == 0 &&
+        (client.flags & CKPT_CLIENT_FREE) == 0)
       continue_process(static_cast<pid_t>(key.tgid), client.identity.start_time);
   }
 }

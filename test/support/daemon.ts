@@ -60,7 +60,7 @@ export function publicFolder(): string {
   process.on('exit', () => {
     rmSync(made, { recursive: true, force: true });
   });
-  cpSync(join(release, 'bare'), join(made, 'bare'), { recursive: true });
+  for (const name of ['bare', 'hostile']) cpSync(join(release, name), join(made, name), { recursive: true });
   mkdirSync(join(made, 'library'));
   for (const name of ['lib', 'roundtrip', 'roundtrip-static', 'contexts']) {
     const from = join(release, name);
@@ -72,6 +72,9 @@ export function publicFolder(): string {
 
 /** The path of a program of test/native/bare. */
 export const bare = (name: string): string => join(publicFolder(), 'bare', name);
+
+/** The path of a program of test/native/hostile. */
+export const hostile = (name: string): string => join(publicFolder(), 'hostile', name);
 
 /** The path of a program that is linked with the C library. */
 export const library = (name: string): string => join(publicFolder(), 'library', name);
