@@ -2,7 +2,8 @@
 //
 //   node scripts/build.mjs                 both
 //   node scripts/build.mjs native|ts       one of them
-//   node scripts/build.mjs addon           the addon without what only the tests need
+//   node scripts/build.mjs product         both, without what only the tests need
+//   node scripts/build.mjs addon           the addon alone
 //   BUILD_TYPE=Debug                       the native side unstripped and with assertions, into build/Debug
 
 import { execFileSync } from 'node:child_process';
@@ -39,7 +40,12 @@ function configured() {
   );
 }
 
-function buildNative(target) {
+const targets = {
+  addon: ['ebpf_ckpt'],
+  product: ['ebpf_ckpt', 'ebpf-ckpt-daemon', 'ebpf-ckpt-demo', 'ckpt_shared', 'ckpt_static'],
+};
+
+function buildNative(wanted) {
   if (!configured()) {
     rmSync(buildDir, { recursive: true, force: true });
     runNode('cmake-js/bin/cmake-js', [
@@ -53,7 +59,7 @@ function buildNative(target) {
       '--CDCMAKE_MESSAGE_LOG_LEVEL=NOTICE',
     ]);
   }
-  run('cmake', ['--build', buildDir, '--target', target, '--parallel', String(availableParallelism())]);
+  run('cmake', ['--build', buildDir, '--target', ...wanted, '--parallel', String(availableParallelism())]);
 }
 
 /** Removes compiled files whose source is gone, so that neither tests nor the package see them. */
@@ -85,8 +91,8 @@ function buildTypeScript() {
 
 const what = process.argv[2];
 try {
-  if (what !== 'ts') buildNative(what === 'addon' ? 'ebpf_ckpt' : 'all');
-  if (what === undefined || what === 'ts') buildTypeScript();
+  if (what !== 'ts') buildNative(targets[what] ?? ['all']);
+  if (what === undefined || what === 'product' || what === 'ts') buildTypeScript();
 } catch (error) {
   // The command has said what is wrong.
   if (typeof error.status === 'number') process.exit(error.status || 1);

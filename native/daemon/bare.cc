@@ -216,7 +216,7 @@ void Bare::plan(Visit& visit) {
   operation.plan();
   set_step(visit, Step::kMoving);
   if (operation.all_at_once()) {
-    operation.move_rest();
+    operation.carry_through();
     operation.open(false);  // so that its look for the file is seen
     return finish(visit);
   }

@@ -238,8 +238,8 @@ void Library::plan(Connection& connection) {
   ClientOperation& operation = *connection.operation;
   operation.plan();
   if (operation.all_at_once()) {
-    if (operation.move_rest()) return end(connection);
-    throw error(Code::kInternal, "A recover that nobody triggers was not moved whole");
+    operation.carry_through();
+    return end(connection);
   }
   operation.open(false);
   batch(connection);
