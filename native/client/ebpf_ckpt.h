@@ -4,7 +4,8 @@
  *
  * Rolled back: heap, .data and .bss of program and libraries, private anonymous mappings, and shared anonymous memory that no other process
  * maps. Left alone: the stacks of all threads, registers, files and descriptors: the program goes on where it is, with the memory of then. Local
- * variables keep their values across recovercontext().
+ * variables keep their values across recovercontext(). Private anonymous memory that was unmapped since, by free() as well, is mapped again, and
+ * protections are what they were; what was mapped since stays.
  */
 #ifndef EBPF_CKPT_H
 #define EBPF_CKPT_H
@@ -25,7 +26,7 @@ extern "C" {
  *	EPERM		the daemon does not serve this user, or this process cannot be served (not dumpable, setuid)
  *	ENOENT		nothing was saved under that name, or it ended with an execve() or a change of credentials
  *	ENOSPC		a memory ceiling of the daemon, or of the machine
- *	EFAULT		memory that was saved is no longer mapped; nothing was changed
+ *	EFAULT		memory that was saved is no longer mapped, and cannot be mapped again; no byte was written
  *	EBUSY		threads were born or ended since the save; nothing was changed. Or: called from a progress callback
  *	ECONNRESET	the daemon died; what it held is lost
  *	ECANCELED	the progress callback ended it

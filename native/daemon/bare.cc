@@ -88,20 +88,20 @@ void Bare::fail(Visit& visit, int number, const std::string& message) {
 
 // Ends a visit, in whatever step: its entry goes, it is let go, and the next has its turn.
 void Bare::leave(pid_t pid) {
-  end_visit(pid);
+  end_visit(pid, true);
   Client* const client = daemon_.find(pid);
   if (client != nullptr && client->busy == Client::Busy::kBare) client->busy = Client::Busy::kNo;
   daemon_.forget_if_idle(pid);
   daemon_.tell_totals();
 }
 
-void Bare::end_visit(pid_t pid) {
+void Bare::end_visit(pid_t pid, bool with_entry) {
   const auto found = visits_.find(pid);
   if (found == visits_.end()) return;
   Visit& visit = found->second;
   const Place place{visit.folder.device(), visit.folder.inode()};
   visit.operation.reset();
-  daemon_.service.delete_client(visit.phase, key_of(pid), CKPT_OP_BARE);
+  if (with_entry) daemon_.service.delete_client(visit.phase, key_of(pid), CKPT_OP_BARE);
   if (visit.held) go_on(visit);
   visits_.erase(found);
 
@@ -149,8 +149,8 @@ void Bare::enter(pid_t pid, bpf::Phase phase, bool held) {
   Folder folder(pid);
   if (Visit* const before = find(pid)) {
     held = held || before->held;
-    before->held = false;  // it stays so
-    end_visit(pid);
+    before->held = false;  // it stays so, and keeps the entry of the marker
+    end_visit(pid, before->phase != phase);
   }
   client.busy = Client::Busy::kBare;
   const Place place{folder.device(), folder.inode()};
@@ -241,10 +241,11 @@ void Bare::moved(const ckpt_event& event) {
 void Bare::finish(Visit& visit) {
   // First: a client that runs may find the file as soon as it is there, and that look must be seen.
   __atomic_store_n(&bpf::queue_of(daemon_.session(), visit.operation->extent())->state, CKPT_QUEUE_FINISHED, __ATOMIC_SEQ_CST);
+  // Before it can open the next marker, which makes the entry that of a held client again.
+  if (!visit.held) visit.operation->set_free();
   make_file(visit);
   set_step(visit, Step::kFinished);
   if (visit.held) go_on(visit);
-  visit.operation->set_free();
 }
 
 void Bare::ended(const ckpt_event& event) {
@@ -400,6 +401,7 @@ void Bare::client_gone(pid_t pid) {
     visit->held = false;
     leave(pid);
   }
+  for (const bpf::Phase phase : {bpf::Phase::kStore, bpf::Phase::kRestore}) daemon_.service.delete_client(phase, key_of(pid), CKPT_OP_BARE);
 }
 
 }  // namespace ckpt

@@ -73,7 +73,7 @@ class Bare {
   void finish(Visit& visit);
   void fail(Visit& visit, int number, const std::string& message);
   void leave(pid_t pid);
-  void end_visit(pid_t pid);
+  void end_visit(pid_t pid, bool with_entry);
   void go_on(Visit& visit);
   void keep_entry(const Visit& visit, uint32_t state);
   void set_step(Visit& visit, Step step);

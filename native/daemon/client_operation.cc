@@ -77,7 +77,8 @@ ClientOperation::ClientOperation(Daemon& daemon, Client& client, Wish wish, uint
     : daemon_(daemon), client_(client), wish_(std::move(wish)), extent_(extent), identity_(client.identity), began_ns_(now_ns()) {}
 
 ClientOperation::~ClientOperation() {
-  daemon_.service.delete_client(wish_.phase, static_cast<uint32_t>(client_.pid), wish_.op);
+  // A bare client's entry may be needed on: bare.cc sees to it.
+  if (wish_.op != CKPT_OP_BARE) daemon_.service.delete_client(wish_.phase, static_cast<uint32_t>(client_.pid), wish_.op);
   if (!complete_ && changed_ && same_identity(client_.identity, identity_)) client_.poisoned = true;
   client_.draft_bytes = 0;
   try {

@@ -81,9 +81,13 @@ constexpr long kTakenUpAgain[] = {
 #endif
     SYS_ppoll,  SYS_pselect6, SYS_futex, SYS_nanosleep, SYS_clock_nanosleep, SYS_rt_sigsuspend, SYS_wait4, SYS_waitid};
 
+constexpr int kFiltered = 10;  // added to the rank
+
 struct Candidate {
   int rank;  // lower is better: how much it is disturbed
   pid_t tid;
+
+  bool filtered() const { return rank >= kFiltered; }
 };
 
 struct Candidates {
@@ -107,11 +111,8 @@ void consider(const Target& target, pid_t tid, Candidates& out) {
   const std::string tracer = field(*status, "TracerPid"), seccomp = field(*status, "Seccomp");
   if (!tracer.empty() && tracer != "0") {
     out.refused = "Thread " + std::to_string(tid) + " is traced by process " + tracer + " already";
-  } else if (!seccomp.empty() && seccomp != "0") {
-    // What it may not do might kill it.
-    out.refused = "The system calls of thread " + std::to_string(tid) + " are filtered by seccomp";
   } else if (const std::optional<int> rank = rank_of(*status, *call)) {
-    out.threads.push_back({*rank, tid});
+    out.threads.push_back({seccomp.empty() || seccomp == "0" ? *rank : *rank + kFiltered, tid});
   }
 }
 
@@ -149,6 +150,16 @@ class Tracee {
       throw error(Code::kUnmapped, "Thread %d cannot be traced: %s", tid_, errno_text(errno).c_str());
     }
     park(deadline_ns);
+  }
+
+  // As long as it is traced, seccomp does not look at its system calls: a filter might kill it for one that it never makes. Throws
+  // kUnmapped.
+  void suspend_filter() const {
+    constexpr uintptr_t options = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
+    if (ptrace(PTRACE_SETOPTIONS, tid_, nullptr, reinterpret_cast<void*>(options)) == 0) return;
+    throw error(Code::kUnmapped,
+                "The system calls of thread %d are filtered by seccomp, which cannot be suspended without CAP_SYS_ADMIN: %s", tid_,
+                errno_text(errno).c_str());
   }
 
   // Takes note of what it is to go on with, and keeps its signals waiting.
@@ -320,10 +331,11 @@ struct Held {
   uint64_t site;
 };
 
-std::optional<Held> hold(const Target& target, pid_t tid, uint64_t deadline_ns) {
-  auto tracee = std::make_unique<Tracee>(tid);
+std::optional<Held> hold(const Target& target, const Candidate& candidate, uint64_t deadline_ns) {
+  auto tracee = std::make_unique<Tracee>(candidate.tid);
   tracee->stop(deadline_ns);
   require_same_memory(target, *tracee);
+  if (candidate.filtered()) tracee->suspend_filter();
   tracee->borrow();
   const uint64_t site = call_site(target, tracee->original());
   if (site == 0) return std::nullopt;
@@ -340,7 +352,7 @@ Held hold_any(const Target& target) {
     if (candidates.threads.empty() && !candidates.refused.empty()) throw error(Code::kUnmapped, "%s", candidates.refused.c_str());
     for (const Candidate& candidate : candidates.threads) {
       try {
-        if (std::optional<Held> held = hold(target, candidate.tid, deadline_ns)) return std::move(*held);
+        if (std::optional<Held> held = hold(target, candidate, deadline_ns)) return std::move(*held);
       } catch (const Error& reason) {
         // Another thread may do, if it is only that this one has ended.
         if (text_of(target, candidate.tid, "status")) throw error(Code::kUnmapped, "%s", reason.what());

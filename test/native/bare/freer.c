@@ -1,9 +1,9 @@
 // freer.c: gives memory back to the kernel between save and recover, in every way in which ordinary programs do, and goes on with all of
 // it.
 //
-// usage: freer [RESTORES [MIB]]	recovers so often (1); another thread has so much in an arena of its own (8). malloc() unmaps some
-// of an arena
-//				once it has had more than 128 MiB
+// usage: freer [RESTORES [MIB]]
+//
+// Recovers so often (1). Another thread has so much in an arena of its own (8): of more than 128 MiB malloc() unmaps a part.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <malloc.h>

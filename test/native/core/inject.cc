@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
@@ -27,6 +28,7 @@
 #include <atomic>
 #include <chrono>
 #include <cinttypes>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -316,15 +318,29 @@ void simply() {
 }
 void simply_in_poll() { waits_in = "poll", simply(); }
 
+// A filter that ends it for every call that puts memory back.
 void filtered() {
   char* const page = simple();
-  sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-  const sock_fprog program{1, allow};
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 3, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 2, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_brk, 1, 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+  };
+  const sock_fprog program{sizeof filter / sizeof *filter, filter};
+  bool rests = true;
+  while (rests) {
+    const char letter = next();
+    if (letter == 'w') protect(page, kPage, kReadWrite | PROT_EXEC);
+    rests = letter != 'f';
+  }
   require(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0, "filter its calls");
   for (;;) {
     const char letter = next();
     do_simple(letter, page);
-    if (letter == 'w') protect(page, kPage, kReadWrite | PROT_EXEC);
+    if (letter == 'm') map(kPage);
   }
 }
 
@@ -836,17 +852,61 @@ void test_traced() {
   child.tell('v');
 }
 
+// What comes of it in a process of its own, without CAP_SYS_ADMIN.
+Refusal without_privilege(const std::function<void()>& work) {
+  int ends[2];
+  Refusal refusal;
+  if (pipe(ends) != 0) return refusal;
+  const pid_t pid = fork();
+  if (pid == 0) {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) != 0) _exit(1);
+    data[0].effective &= ~(1u << CAP_SYS_ADMIN);
+    if (syscall(SYS_capset, &header, data) != 0) _exit(1);
+    refusal = refusal_of(work);
+    dprintf(ends[1], "%d %" PRIx64 " %d %s", refusal.thrown, refusal.address, static_cast<int>(refusal.code), refusal.message.c_str());
+    _exit(0);
+  }
+  char text[1024] = {}, message[1024] = {};
+  int thrown = 0, code = 0;
+  close(ends[1]);
+  for (size_t at = 0; at < sizeof text - 1;) {
+    const ssize_t got = read(ends[0], text + at, sizeof text - 1 - at);
+    if (got <= 0) break;
+    at += static_cast<size_t>(got);
+  }
+  close(ends[0]);
+  waitpid(pid, nullptr, 0);
+  sscanf(text, "%d %" SCNx64 " %d %1000[^\n]", &thrown, &refusal.address, &code, message);
+  refusal.thrown = thrown != 0, refusal.code = static_cast<Code>(code), refusal.message = message;
+  return refusal;
+}
+
 void test_filtered() {
   Child child("filtered");
   const Target target(child.pid());
   const Saved saved = save(target);
+  const uint64_t page = child["page"];
   child.tell('w');
-  bool changed = false;
-  const Refusal surplus = refusal_of([&] { recover(target, saved, &changed); });
-  check("a filter does not matter where a protection may as well stay", !surplus.thrown && !changed, surplus.text());
+  child.tell('f');
+  const auto changes = [&] { return ckpt::layout_changes(target, saved.coverage, ckpt::cover(target, ckpt::kPartsDefault, {})); };
+  const auto put_back = [&] { ckpt::put_layout_back(target, changes(), [] {}); };
+  const Refusal surplus = without_privilege(put_back);
+  check("a filter does not matter where a protection may as well stay", !surplus.thrown && !changes().empty(), surplus.text());
   child.tell('u');
-  expect_refused("its system calls are filtered", child, target, saved, "filtered by seccomp");
-  child.tell('x');
+  const Refusal filtered = without_privilege(put_back);
+  check("refused: its system calls are filtered, and we may not suspend that",
+        filtered.is(Code::kUnmapped, "filtered by seccomp") && filtered.address == page && !is_mapped(target, page), filtered.text());
+  for (int i = 0; i < 3; i++) {
+    child.tell('u');
+    const Refusal refusal = refusal_of([&] { recover(target, saved); });
+    check("a filter that would end it for the calls is suspended for them", !refusal.thrown && is_mapped(target, page), refusal.text());
+    child.tell('v');
+  }
+  child.send('m');
+  const int status = child.reap();
+  check("and in force again afterwards", WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, std::to_string(status));
 }
 
 void test_busy() {

@@ -15,7 +15,7 @@ static void send_requests(double until) {
   struct peer peer;
   dial(&peer);
   const struct ckpt_wire_request request = {.version = CKPT_WIRE_VERSION, .type = UNKNOWN};
-  while (seconds() < until && (send(peer.socket, &request, sizeof request, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno == EAGAIN)) continue;
+  while (seconds() < until && send(peer.socket, &request, sizeof request, MSG_NOSIGNAL) > 0) continue;
   close(peer.socket);
 }
 
