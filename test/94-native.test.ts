@@ -23,16 +23,17 @@ const leastCases: Record<keyof typeof programs, number> = {
 
 describe('native', () => {
   const start = (name: string): Promise<Ended> => new Child(join(__dirname, '..', 'build', 'Release', name), []).ended;
-  let library: Promise<Ended>;
+  /** These mostly wait, and need nothing of the machine but processes of their own: they run beside the others. */
+  const aside = new Map<string, Promise<Ended>>();
 
   before(() => {
-    library = start('library-test'); // it mostly waits, and needs nothing of the machine
+    for (const name of ['library-test', 'inject']) aside.set(name, start(name));
   });
 
   for (const [name, what] of Object.entries(programs) as [keyof typeof programs, string][])
     it(what, async function () {
       this.timeout(300_000);
-      const { status, signal, stdout, stderr } = await (name === 'library-test' ? library : start(name));
+      const { status, signal, stdout, stderr } = await (aside.get(name) ?? start(name));
       const wrong = stdout.split('\n').filter((line) => line.startsWith('not ok'));
       expect(wrong, stderr).to.deep.equal([]);
       expect([status, signal], stdout + stderr).to.deep.equal([0, null]);

@@ -328,7 +328,8 @@ describe('run', () => {
 
     it(`${name}: killed, it leaves no daemon and nobody stopped`, async () => {
       const before = loaded();
-      const command = start(['--pages-per-trigger', '1'], seed('--sleep', '2000'));
+      // It inherits our pipes: it gives up soon after.
+      const command = start(['--pages-per-trigger', '1'], seed('--sleep', '2000', '--limit', String(2 * counts.patience)));
       await until('its daemon is there', () => strays().some((line) => line.includes('ebpf-ckpt-daemon')));
       await sleep(300 * counts.patience);
       await command.kill();
