@@ -1,39 +1,23 @@
 // rollback.cc: which memory of another process is rolled back, on real children that say themselves what they have done to theirs.
 //
-// usage: rollback    prints "ok NAME" or "not ok NAME: why" for each check; exits with 1 if one failed
-//
-// Children are this program again, run as `rollback child SCENARIO`: they set something up, tell where it lies, and do what they are told,
-// a letter a time. They keep away from stdio and malloc() while they are rolled back: both live in the memory that is.
+// usage: rollback [TEST]    prints "ok NAME" or "not ok NAME: why" for each check; exits with 1 if one failed
 #include "daemon/rollback.h"
 
-#include <fcntl.h>
 #include <linux/memfd.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/ipc.h>
-#include <sys/mman.h>
 #include <sys/personality.h>
-#include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cinttypes>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <map>
 #include <memory>
-#include <string>
 
+#include "children.h"
 #include "memory/pagemap.h"
 
 #ifndef MADV_PAGEOUT
@@ -43,24 +27,11 @@
 
 namespace {
 
-using ckpt::Code;
-using ckpt::Coverage;
-using ckpt::kPage;
-using ckpt::Range;
-using ckpt::Target;
-
-constexpr int kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS;
-constexpr int kReadWrite = PROT_READ | PROT_WRITE;
-constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kFixed = 0x200000000000;
-constexpr int kTellFd = 3, kHearFd = 4;
 
 char data_page[2 * kPage] = {1};
 char bss[400 * kMiB];
 volatile uint64_t canary = 0x1234;
-
-uint64_t address_of(const volatile void* at) { return reinterpret_cast<uint64_t>(at); }
-char* at_address(uint64_t address) { return reinterpret_cast<char*>(address); }
 
 // The page numbers below `pages` that a seed chooses: about a third.
 std::vector<bool> chosen(uint64_t seed, uint64_t pages) {
@@ -72,49 +43,12 @@ std::vector<bool> chosen(uint64_t seed, uint64_t pages) {
   return out;
 }
 
+}  // namespace
+
 // ------------------------------------------------------------------ what children do
 
 namespace child {
-
-void tell(const char* name, uint64_t value) { dprintf(kTellFd, "%s %" PRIx64 "\n", name, value); }
-void tell(const char* name, const volatile void* at) { tell(name, address_of(at)); }
-void require(bool holds, const char* what) {
-  if (holds) return;
-  dprintf(2, "the child cannot %s: %s\n", what, strerror(errno));
-  _exit(3);
-}
-
-// Says that all is told, and waits for the next letter.
-char next() {
-  char letter = 'q';
-  require(write(kTellFd, "\n", 1) == 1, "tell");
-  if (read(kHearFd, &letter, 1) != 1 || letter == 'q') _exit(0);
-  return letter;
-}
-
-char* map(uint64_t bytes, int protection = kReadWrite, int flags = kAnonymous, int fd = -1, uint64_t at = 0) {
-  char* const got = static_cast<char*>(mmap(at_address(at), bytes, protection, flags, fd, 0));
-  require(got != MAP_FAILED, "map memory");
-  return got;
-}
-
-// A mapping that no other is merged with.
-char* map_alone(uint64_t bytes, int protection = kReadWrite, int flags = kAnonymous, int fd = -1) {
-  char* const room = map(bytes + 2 * kPage, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS);
-  return map(bytes, protection, flags | MAP_FIXED, fd, address_of(room + kPage));
-}
-
-int file_of(uint64_t bytes) {
-  char path[] = "/tmp/rollback-XXXXXX";
-  const int fd = mkstemp(path);
-  require(fd >= 0 && unlink(path) == 0, "make a file");
-  static char page[kPage];
-  for (uint64_t done = 0; done < bytes; done += kPage) {
-    memset(page, static_cast<int>('a' + done / kPage % 26), kPage);
-    require(write(fd, page, kPage) == kPage, "write a file");
-  }
-  return fd;
-}
+namespace {
 
 int memfd_of(uint64_t bytes, unsigned flags = 0) {
   const int fd = static_cast<int>(syscall(SYS_memfd_create, "rollback", flags));
@@ -524,7 +458,7 @@ void many(uint64_t mappings) {
 void many_5000() { many(5000); }
 void many_20000() { many(20000); }
 
-const std::map<std::string, void (*)()> kScenarios = {
+const Scenarios kScenarios = {
     {"kinds", kinds},
     {"stacks", stacks},
     {"raw", raw_clone},
@@ -541,114 +475,12 @@ const std::map<std::string, void (*)()> kScenarios = {
     {"20000", many_20000},
 };
 
+}  // namespace
 }  // namespace child
 
 // ------------------------------------------------------------------ what is checked
 
-int failures = 0;
-
-void check(const std::string& name, bool holds, const std::string& why = "") {
-  if (holds) {
-    printf("ok %s\n", name.c_str());
-  } else {
-    printf("not ok %s: %s\n", name.c_str(), why.empty() ? "it does not hold" : why.c_str());
-    failures++;
-  }
-  fflush(stdout);
-}
-
-std::string hex(uint64_t value) {
-  char text[32];
-  snprintf(text, sizeof text, "0x%" PRIx64, value);
-  return text;
-}
-
-class Child {
- public:
-  explicit Child(const char* scenario) {
-    int from[2], to[2];
-    if (pipe2(from, O_CLOEXEC) != 0 || pipe2(to, O_CLOEXEC) != 0) throw ckpt::error(Code::kInternal, "No pipe");
-    pid_ = fork();
-    if (pid_ == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      // First out of the way of each other.
-      const int tell = fcntl(from[1], F_DUPFD, 10), hear = fcntl(to[0], F_DUPFD, 10);
-      dup2(tell, kTellFd), dup2(hear, kHearFd);
-      close(tell), close(hear);
-      execl("/proc/self/exe", "rollback", "child", scenario, nullptr);
-      _exit(127);
-    }
-    tell_ = ckpt::Fd(to[1]), hear_ = ckpt::Fd(from[0]);
-    close(to[0]), close(from[1]);
-    listen();
-  }
-  ~Child() {
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-
-  pid_t pid() const { return pid_; }
-  uint64_t operator[](const std::string& name) const {
-    const auto found = known_.find(name);
-    if (found == known_.end()) throw ckpt::error(Code::kInternal, "The child has not told %s", name.c_str());
-    return found->second;
-  }
-  void tell(char letter) {
-    if (write(tell_.get(), &letter, 1) != 1) throw ckpt::error(Code::kInternal, "The child does not listen");
-    listen();
-  }
-  void stop() {
-    int status;
-    kill(pid_, SIGSTOP);
-    if (waitpid(pid_, &status, WUNTRACED) != pid_ || !WIFSTOPPED(status)) throw ckpt::error(Code::kInternal, "The child does not stop");
-  }
-  void go_on() { kill(pid_, SIGCONT); }
-
- private:
-  // Until the empty line; then the child is in read(), or about to be.
-  void listen() {
-    std::string line;
-    for (char letter;;) {
-      if (read(hear_.get(), &letter, 1) != 1) throw ckpt::error(Code::kInternal, "The child ended");
-      if (letter != '\n') {
-        line += letter;
-        continue;
-      }
-      if (line.empty()) break;
-      const size_t blank = line.find(' ');
-      known_[line.substr(0, blank)] = strtoull(line.c_str() + blank, nullptr, 16);
-      line.clear();
-    }
-    usleep(5000);
-  }
-
-  pid_t pid_;
-  ckpt::Fd tell_, hear_;
-  std::map<std::string, uint64_t> known_;
-};
-
-struct Refusal {
-  bool thrown = false;
-  Code code{};
-  std::string message;
-  uint64_t address = 0;
-
-  bool is(Code wanted, const std::string& part) const { return thrown && code == wanted && message.find(part) != std::string::npos; }
-  std::string text() const {
-    return thrown ? std::string(ckpt::code_name(code)) + " " + message + " at " + hex(address) : "nothing was refused";
-  }
-};
-
-Refusal refusal_of(const std::function<void()>& call) {
-  try {
-    call();
-    return {};
-  } catch (const ckpt::Error& error) {
-    return {true, error.code(), error.what(), error.address()};
-  }
-}
+namespace {
 
 bool covers(const Coverage& coverage, uint64_t address) { return ckpt::mapping_at(coverage.mappings, address) != nullptr; }
 
@@ -835,38 +667,9 @@ void test_own_pages() {
           same(within(runs, {child["guarded"], child["guarded"] + 4 * kPage}), {{child["guarded"], child["guarded"] + kPage}}));
 }
 
-struct Saved {
-  Coverage coverage;
-  std::vector<Range> runs;
-  std::vector<std::vector<char>> bytes;
-};
-
-Saved save(const Target& target) {
-  Saved saved{ckpt::cover(target, ckpt::kPartsDefault, {}), {}, {}};
-  saved.runs = ckpt::captured_runs(target, saved.coverage);
-  for (const Range& run : saved.runs) {
-    saved.bytes.emplace_back(run.bytes());
-    target.read(run, saved.bytes.back().data());
-  }
-  return saved;
-}
-
 uint64_t recover(const Target& target, const Saved& saved) {
   ckpt::require_restorable(target, saved.coverage, ckpt::cover(target, ckpt::kPartsDefault, {}));
-  uint64_t reset = 0;
-  std::vector<char> bytes;
-  for (const ckpt::Reset& r : ckpt::resets(target, saved.coverage, saved.runs)) {
-    reset += r.range.pages();
-    if (r.file) {
-      bytes.resize(r.range.bytes());
-      target.file_bytes(*r.file, r.range, bytes.data());
-      target.write(r.range, bytes.data());
-    } else {
-      target.clear(r.range);
-    }
-  }
-  for (size_t i = 0; i < saved.runs.size(); i++) target.write(saved.runs[i], saved.bytes[i].data());
-  return reset;
+  return put_contents_back(target, saved);
 }
 
 // Of every byte that is covered, read from outside.
@@ -1060,19 +863,12 @@ void test_many() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 3 && strcmp(argv[1], "child") == 0) {
-    const auto scenario = child::kScenarios.find(argv[2]);
-    if (scenario != child::kScenarios.end()) scenario->second();
-    return 2;
-  }
+  child::be_one_if_told(argc, argv, child::kScenarios);
+  Child::settles = 5000;
   const std::pair<const char*, void (*)()> tests[] = {
       {"kinds", test_kinds},     {"stacks", test_stacks},   {"own pages", test_own_pages}, {"round trip", test_round_trip},
       {"exec", test_exec},       {"threads", test_threads}, {"changes", test_changes},     {"writing", test_writing},
       {"huge pages", test_huge}, {"many", test_many},
   };
-  for (const auto& [name, test] : tests) {
-    const Refusal refusal = refusal_of(test);
-    if (refusal.thrown) check(std::string("goes through: ") + name, false, refusal.text());
-  }
-  return failures == 0 ? 0 : 1;
+  return run_tests(argc, argv, tests);
 }
