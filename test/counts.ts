@@ -32,7 +32,7 @@ export const counts = {
   /** MiB of the .bss of the seed's program that are touched. */
   bssMiB: slow ? 24 : 400,
   /** Seconds after which a program gives up what must not be answered. */
-  inVain: slow ? 3 : 0.7,
+  inVain: slow ? 8 : 0.7,
   /** Seconds after which the daemon gives up a client that does not go on. */
   stall: slow ? 3 : 1,
   /** Factor for everything that waits for something. */
